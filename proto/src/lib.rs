@@ -1,0 +1,8 @@
+//! The messages and gRPC stubs of `toolpool.v1`, generated from `proto/toolpool/v1/*.proto`.
+//!
+//! The contract (units, who sets what, what absence means) is written in those files.
+
+/// Version 1 of the protocol.
+pub mod v1 {
+    tonic::include_proto!("toolpool.v1");
+}
