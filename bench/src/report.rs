@@ -1,0 +1,116 @@
+//! What the user sees.
+
+use std::io::{self, IsTerminal, Write};
+
+use serde::Serialize;
+
+use crate::flat::{self, Row};
+use crate::measure::Reading;
+use crate::pairs::Cell;
+use crate::soak::Soak;
+
+pub(crate) fn line(line: &str) -> anyhow::Result<()> {
+    Ok(writeln!(io::stdout().lock(), "{line}")?)
+}
+
+pub(crate) fn json(report: &impl Serialize) -> anyhow::Result<()> {
+    line(&serde_json::to_string_pretty(report)?)
+}
+
+/// Tells somebody at a terminal what goes on.
+pub(crate) fn note(note: &str) {
+    if io::stderr().is_terminal() {
+        // Progress is a courtesy: nothing depends on it.
+        let _ = writeln!(io::stderr().lock(), "{note}");
+    }
+}
+
+pub(crate) fn comparison_head() -> anyhow::Result<()> {
+    line(&format!(
+        "{:>5} {:>5}  {:<7}{:>10} {:>10} {:>10} {:>11} {:>10}",
+        "batch", "open", "", "calls/s", "p50 µs", "p99 µs", "CPU s/100k", "peak MiB"
+    ))
+}
+
+pub(crate) fn comparison_cell(cell: &Cell, base: &str, other: &str) -> anyhow::Result<()> {
+    let place = format!("{:>5} {:>5}", cell.batch, cell.open);
+    let rest = format!("{:>11}", "");
+    line(&format!("{place}  {base:<7}{}", absolute(&cell.base)))?;
+    line(&format!("{rest}  {other:<7}{}", absolute(&cell.other)))?;
+    line(&format!("{rest}  {:<7}{}", "ratio", ratio(&cell.ratio)))
+}
+
+fn absolute(reading: &Reading) -> String {
+    format!(
+        "{:>10.0} {:>10.1} {:>10.1} {:>11.2} {:>10.1}",
+        reading.calls_per_second,
+        reading.p50_us,
+        reading.p99_us,
+        reading.cpu_seconds_per_100k_calls,
+        reading.peak_memory_mib,
+    )
+}
+
+fn ratio(ratio: &Reading) -> String {
+    format!(
+        "{:>10.2} {:>10.2} {:>10.2} {:>11.2} {:>10.2}",
+        ratio.calls_per_second,
+        ratio.p50_us,
+        ratio.p99_us,
+        ratio.cpu_seconds_per_100k_calls,
+        ratio.peak_memory_mib,
+    )
+}
+
+pub(crate) fn flat(rows: &[Row]) -> anyhow::Result<()> {
+    line(&format!(
+        "{:>5} {:>5} {:>8} {:>6} {:>8} {:>9} {:>6} {:>11} {:>6} {:>8} {:>9}",
+        "batch",
+        "open",
+        "workers",
+        "tools",
+        "queued",
+        "p50 µs",
+        "ratio",
+        "CPU s/100k",
+        "ratio",
+        "RSS MiB",
+        "idle CPU",
+    ))?;
+    for row in rows {
+        line(&format!(
+            "{:>5} {:>5} {:>8} {:>6} {:>8} {:>9.1} {:>6.2} {:>11.2} {:>6.2} {:>8.1} {:>8.1}%",
+            row.batch,
+            row.open,
+            row.burden.workers,
+            row.burden.tools,
+            row.burden.queued,
+            row.reading.p50_us,
+            row.ratio.p50_us,
+            row.reading.cpu_seconds_per_100k_calls,
+            row.ratio.cpu_seconds_per_100k_calls,
+            row.memory_mib,
+            row.background * 100.0,
+        ))?;
+    }
+    line(&format!(
+        "at worst, beside the empty broker: p50 {:.2} times, CPU a call {:.2} times (idle CPU taken off)",
+        flat::worst(rows, |ratio| ratio.p50_us),
+        flat::worst(rows, |ratio| ratio.cpu_seconds_per_100k_calls),
+    ))
+}
+
+pub(crate) fn soak(soak: &Soak) -> anyhow::Result<()> {
+    line(&format!(
+        "{} calls, {:.0} a second, {:.2} CPU seconds per 100,000",
+        soak.calls, soak.reading.calls_per_second, soak.reading.cpu_seconds_per_100k_calls,
+    ))?;
+    line(&format!(
+        "resident memory: {:.1} MiB in the first quarter, {:.1} MiB in the last; slope {:+.1} KiB per 100,000 calls; peak {:.1} MiB",
+        soak.first_quarter_mib,
+        soak.last_quarter_mib,
+        soak.slope_kib_per_100k_calls,
+        soak.reading.peak_memory_mib,
+    ))?;
+    line(if soak.flat { "flat" } else { "NOT flat" })
+}

@@ -1,0 +1,67 @@
+use std::net::Ipv4Addr;
+
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::agent::{self, Load, Said};
+use super::relay;
+use super::worker::{self, Answer, Seat};
+
+/// A relay with two workers, an agent, and real sockets; the agent itself checks that each call has one result.
+async fn check(batch: u32, open: u32, calls: u64) {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+    let server = listener.local_addr().unwrap();
+    tokio::spawn(relay::serve(listener));
+    let (registered, mut ready) = mpsc::channel(2);
+    for id in ["a", "b"] {
+        let seat = Seat {
+            id: id.into(),
+            tools: vec!["noop".into()],
+            slots: 16,
+            answer: Answer::AtOnce,
+        };
+        let channel = super::dial(server).await.unwrap();
+        let registered = registered.clone();
+        tokio::spawn(worker::join(channel, seat, move || {
+            registered.try_send(()).unwrap();
+            Ok(())
+        }));
+        ready.recv().await.unwrap();
+    }
+
+    let load = Load {
+        tool: "noop".into(),
+        batch,
+        open,
+        warm_up_ms: 0,
+        window_ms: 0,
+        calls: Some(calls),
+    };
+    let mut said = Vec::new();
+    let channel = super::dial(server).await.unwrap();
+    let tally = agent::load(channel, load, |what| {
+        said.push(what);
+        Ok(())
+    })
+    .await
+    .unwrap();
+
+    assert!(tally.calls >= calls, "{tally:?}");
+    assert_eq!(tally.calls, tally.batches * u64::from(batch));
+    assert!(
+        tally.p50_us > 0.0 && tally.p50_us <= tally.p99_us,
+        "{tally:?}"
+    );
+    assert!(matches!(said.first(), Some(Said::Start)));
+    assert!(matches!(said.last(), Some(Said::End)));
+}
+
+#[tokio::test]
+async fn the_relay_gives_one_result_for_each_call_of_a_batch() {
+    check(8, 1, 400).await;
+}
+
+#[tokio::test]
+async fn the_relay_keeps_open_batches_apart() {
+    check(32, 16, 10_000).await;
+}
