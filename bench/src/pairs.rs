@@ -22,7 +22,7 @@ pub(crate) struct Scope {
     #[arg(long, default_value = "2", value_parser = clap::value_parser!(u16).range(1..=64))]
     workers: u16,
     /// Pairs for each batch size and number of open batches.
-    #[arg(long, default_value = "5", value_parser = clap::value_parser!(u16).range(1..=99))]
+    #[arg(long, default_value = "7", value_parser = clap::value_parser!(u16).range(1..=99))]
     pairs: u16,
     /// Measure once and shortly: shows that it works, and no more.
     #[arg(long)]
@@ -34,7 +34,7 @@ pub(crate) struct Scope {
 
 impl Scope {
     fn load(&self, batch: u32, open: u32) -> Load {
-        let (warm_up_ms, window_ms) = if self.quick { (100, 200) } else { (250, 1250) };
+        let (warm_up_ms, window_ms) = if self.quick { (100, 200) } else { (200, 850) };
         Load {
             tool: TOOL.into(),
             batch,
