@@ -16,11 +16,11 @@ const MAX_PROGRESS_MESSAGE: usize = 4 * 1024;
 /// What a handler knows of its call. Clones are cheap and stand for the same call.
 #[derive(Clone, Debug)]
 pub struct Context {
-    call: Arc<Call>,
+    call: Arc<Facts>,
 }
 
 #[derive(Debug)]
-struct Call {
+struct Facts {
     lease: LeaseId,
     batch_id: String,
     call_id: String,
@@ -51,7 +51,7 @@ pub(crate) struct Links {
 impl Context {
     /// The context of an attempt, and the arguments that go with it.
     pub(crate) fn of(assignment: Assignment, links: Links) -> (Self, bytes::Bytes) {
-        let call = Call {
+        let call = Facts {
             lease: assignment.lease,
             batch_id: assignment.batch_id,
             call_id: assignment.call_id,

@@ -30,8 +30,10 @@
 
 mod assignment;
 mod context;
+pub mod demo;
 
 mod error;
+pub mod exec;
 
 mod output;
 mod policy;

@@ -26,7 +26,7 @@ use self::{
     attempts::{Attempts, Joined},
     backoff::Backoff,
     dial::{Dialled, dial},
-    state::{Action, Drain, State},
+    state::{Action, Drain, Ending, State},
     stream::{Loss, Stream},
 };
 use crate::{
@@ -65,7 +65,7 @@ pub(crate) struct Session {
     link: Link,
     backoff: Backoff,
     /// What was last said at warn of a broker that is away, so that it is said once.
-    warned: Option<Option<Code>>,
+    warned: Option<Code>,
     phase: Phase,
     attempts: Attempts,
     progress: mpsc::Receiver<Progress>,
@@ -84,7 +84,7 @@ enum Phase {
 enum Link {
     Down(Instant),
     Dialling(Pin<Box<dyn Future<Output = Result<Dialled, dial::Error>> + Send>>),
-    Up(Stream),
+    Up(Box<Stream>),
 }
 
 enum LinkEvent {
@@ -138,16 +138,15 @@ impl Session {
     async fn serve(&mut self) -> Result<(), Error> {
         while !self.is_drained() {
             match self.next().await {
-                Event::Now => return Ok(()),
                 Event::Drain => self.drain(),
                 Event::Link(event) => self.on_link(event)?,
                 Event::Ended(joined) => self.on_ended(joined),
                 Event::Progress(progress) => {
-                    self.state.progressed(progress.lease, progress.progress)
+                    self.state.progressed(progress.lease, progress.progress);
                 }
                 Event::CancelGraceOver => self.attempts.drop_overdue(),
                 Event::PhaseOver => self.next_phase(),
-                Event::Lingered => return Ok(()),
+                Event::Now | Event::Lingered => return Ok(()),
             }
         }
         Ok(())
@@ -155,13 +154,14 @@ impl Session {
 
     async fn next(&mut self) -> Event {
         let has_news = self.state.has_news();
+        let overdue_at = self.attempts.overdue_at();
         tokio::select! {
             () = self.shutdown.now.cancelled() => Event::Now,
             () = self.shutdown.drain.cancelled(), if self.state.drain_state() == Drain::No => Event::Drain,
             event = self.link.next(has_news) => Event::Link(event),
             Some(joined) = self.attempts.tasks.join_next_with_id() => Event::Ended(joined),
             Some(progress) = self.progress.recv() => Event::Progress(progress),
-            () = at(self.attempts.overdue_at()) => Event::CancelGraceOver,
+            () = at(overdue_at) => Event::CancelGraceOver,
             () = at(self.phase.ends_at()) => Event::PhaseOver,
             () = at(self.quiet_since.map(|since| since + LINGER)) => Event::Lingered,
         }
@@ -173,9 +173,8 @@ impl Session {
         let connected = matches!(self.link, Link::Up(_));
         let (drained, lingers) = match self.state.drain_state() {
             _ if !self.state.is_idle() => (false, false),
-            Drain::No => (false, false),
             Drain::Due | Drain::Sent | Drain::Heard if !connected => (true, false),
-            Drain::Due => (false, false),
+            Drain::No | Drain::Due => (false, false),
             Drain::Sent => (false, true),
             Drain::Heard => (true, false),
         };
@@ -341,21 +340,25 @@ impl Session {
 
     fn act(&mut self, action: Action) {
         match action {
-            Action::Start(assignment) => match self.settings.handlers.get(&assignment.tool) {
-                Some(handler) => {
-                    self.attempts.start(
-                        assignment,
-                        Handler::clone(handler),
-                        self.state.max_result_bytes(),
-                    );
-                }
-                None => error!(
-                    tool = assignment.tool,
-                    "no handler for a tool that was registered"
-                ),
-            },
+            Action::Start(assignment) => self.start(assignment),
             Action::Cancel(lease) => self.attempts.cancel(lease),
         }
+    }
+
+    fn start(&mut self, assignment: Assignment) {
+        let Some(handler) = self.settings.handlers.get(&assignment.tool) else {
+            // `State` knows the same tools, so this is a fault of ours.
+            error!(tool = assignment.tool, lease.id = %assignment.lease, "no handler for an assignment");
+            if let Some(action) = self.state.ended(assignment.lease, Ending::Dropped) {
+                self.act(action);
+            }
+            return;
+        };
+        self.attempts.start(
+            assignment,
+            Handler::clone(handler),
+            self.state.max_result_bytes(),
+        );
     }
 
     /// Says goodbye, and drops what still runs.

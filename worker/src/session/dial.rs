@@ -81,11 +81,13 @@ pub(super) enum Error {
 }
 
 impl Error {
-    /// The broker's status, when there is one.
-    pub(super) fn code(&self) -> Option<Code> {
+    /// What kind of trouble it is.
+    pub(super) fn code(&self) -> Code {
         match self {
-            Self::Refused(status) => Some(status.code()),
-            Self::Connect(_) | Self::Protocol(_) | Self::Timeout => None,
+            Self::Refused(status) => status.code(),
+            Self::Connect(_) => Code::Unavailable,
+            Self::Protocol(_) => Code::Internal,
+            Self::Timeout => Code::DeadlineExceeded,
         }
     }
 }
@@ -98,7 +100,7 @@ impl From<Status> for Error {
 
 /// A stream on which this worker is registered.
 pub(super) struct Dialled {
-    pub(super) stream: Stream,
+    pub(super) stream: Box<Stream>,
     pub(super) max_result_bytes: u64,
     /// What came in the same packet behind `registered`.
     pub(super) frames: Vec<proto::PoolFrame>,
@@ -171,15 +173,16 @@ async fn join(
     let beat = beat
         .filter(|interval| !interval.is_zero())
         .ok_or(Error::Protocol("no beat interval"))?;
+    let stream = Stream::new(
+        cut,
+        outbound,
+        inbound,
+        beat,
+        registered.missed_beats,
+        Instant::now(),
+    );
     Ok(Dialled {
-        stream: Stream::new(
-            cut,
-            outbound,
-            inbound,
-            beat,
-            registered.missed_beats,
-            Instant::now(),
-        ),
+        stream: Box::new(stream),
         max_result_bytes: registered.max_result_bytes,
         frames: frames.collect(),
     })
