@@ -426,3 +426,6 @@ fn fit(outcome: &mut proto::Outcome, limit: u64) {
         outcome.ending = Some(outcome::Ending::Error(error.into_proto()));
     }
 }
+
+#[cfg(test)]
+mod tests;
