@@ -25,7 +25,7 @@ pub(crate) use self::dial::Connector;
 use self::{
     attempts::{Attempts, Joined},
     backoff::Backoff,
-    dial::{Dialled, dial},
+    dial::{Connected, Dialled},
     state::{Action, Drain, Ending, State},
     stream::{Loss, Stream},
 };
@@ -82,14 +82,21 @@ enum Phase {
 }
 
 enum Link {
+    /// Until then, nothing is tried.
     Down(Instant),
-    Dialling(Pin<Box<dyn Future<Output = Result<Dialled, dial::Error>> + Send>>),
+    Connecting(Dialling<Connected>),
+    /// The broker may have heard of this worker, and may assign to it.
+    Joining(Dialling<Dialled>),
     Up(Box<Stream>),
 }
 
+type Dialling<T> = Pin<Box<dyn Future<Output = Result<T, dial::Error>> + Send>>;
+
 enum LinkEvent {
     Redial,
-    Dialled(Result<Dialled, dial::Error>),
+    Connected(Connected),
+    Registered(Dialled),
+    Failed(dial::Error),
     Stream(stream::Event),
 }
 
@@ -170,13 +177,12 @@ impl Session {
     /// Whether a worker that drains has nothing left to do. Notes since when it only waits for what may have crossed
     /// its drain frame.
     fn is_drained(&mut self) -> bool {
-        let connected = matches!(self.link, Link::Up(_));
-        let (drained, lingers) = match self.state.drain_state() {
+        let (drained, lingers) = match (self.state.drain_state(), &self.link) {
+            (Drain::No, _) => (false, false),
             _ if !self.state.is_idle() => (false, false),
-            Drain::Due | Drain::Sent | Drain::Heard if !connected => (true, false),
-            Drain::No | Drain::Due => (false, false),
-            Drain::Sent => (false, true),
-            Drain::Heard => (true, false),
+            (_, Link::Down(_) | Link::Connecting(_)) | (Drain::Heard, Link::Up(_)) => (true, false),
+            (Drain::Sent, Link::Up(_)) => (false, true),
+            (_, Link::Joining(_) | Link::Up(_)) => (false, false),
         };
         self.quiet_since = lingers.then(|| self.quiet_since.unwrap_or_else(Instant::now));
         drained
@@ -220,8 +226,9 @@ impl Session {
     fn on_link(&mut self, event: LinkEvent) -> Result<(), Error> {
         match event {
             LinkEvent::Redial => self.redial(),
-            LinkEvent::Dialled(Ok(dialled)) => self.on_registered(dialled),
-            LinkEvent::Dialled(Err(error)) => return self.on_dial_failed(&error),
+            LinkEvent::Connected(connected) => self.join(connected),
+            LinkEvent::Registered(dialled) => self.on_registered(dialled),
+            LinkEvent::Failed(error) => return self.on_dial_failed(&error),
             LinkEvent::Stream(stream::Event::Packet(packet)) => self.on_packet(packet.frames),
             LinkEvent::Stream(stream::Event::Room) => self.send(),
             LinkEvent::Stream(stream::Event::Beat) => self.state.beat(),
@@ -234,16 +241,19 @@ impl Session {
     }
 
     fn redial(&mut self) {
+        let connecting = dial::connect(
+            self.settings.endpoint.clone(),
+            self.settings.connector.clone(),
+        );
+        self.link = Link::Connecting(Box::pin(connecting));
+    }
+
+    fn join(&mut self, connected: Connected) {
         let register = proto::Register {
             running_leases: self.state.leases(),
             ..self.settings.register.clone()
         };
-        let dialling = dial(
-            self.settings.endpoint.clone(),
-            self.settings.connector.clone(),
-            register,
-        );
-        self.link = Link::Dialling(Box::pin(dialling));
+        self.link = Link::Joining(Box::pin(dial::join(connected, register)));
     }
 
     fn on_registered(&mut self, dialled: Dialled) {
@@ -397,7 +407,14 @@ impl Link {
                 sleep_until(*until).await;
                 LinkEvent::Redial
             }
-            Self::Dialling(dialling) => LinkEvent::Dialled(dialling.await),
+            Self::Connecting(connecting) => match connecting.await {
+                Ok(connected) => LinkEvent::Connected(connected),
+                Err(error) => LinkEvent::Failed(error),
+            },
+            Self::Joining(joining) => match joining.await {
+                Ok(dialled) => LinkEvent::Registered(dialled),
+                Err(error) => LinkEvent::Failed(error),
+            },
             Self::Up(stream) => LinkEvent::Stream(stream.next(has_news).await),
         }
     }

@@ -10,10 +10,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::{
     Code, Status,
-    transport::{Endpoint, Uri},
+    transport::{Channel, Endpoint, Uri},
 };
 use toolpool_proto::v1::{
     self as proto, pool_frame, worker_frame, worker_pool_service_client::WorkerPoolServiceClient,
@@ -23,8 +23,9 @@ use super::{cut::Cuttable, stream::Stream};
 
 /// A packet of the broker holds assignments with up to 1 MiB of arguments each; one much larger than this is a mistake.
 pub(super) const MAX_PACKET_RECEIVED: usize = 64 * 1024 * 1024;
-/// From the first try to reach the broker to its `registered`.
-const DIAL_TIMEOUT: Duration = Duration::from_secs(10);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// From `register` to `registered`.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(10);
 /// Packets that wait for HTTP/2. Full: nothing more is packed, and what is to be said waits in `State`.
 const PACKETS_AHEAD: usize = 2;
 const STREAM_WINDOW: u32 = 1024 * 1024;
@@ -76,8 +77,10 @@ pub(super) enum Error {
     Refused(#[source] Box<Status>),
     #[error("the broker broke the protocol: {0}")]
     Protocol(&'static str),
-    #[error("the broker did not register this worker within {DIAL_TIMEOUT:?}")]
-    Timeout,
+    #[error("the broker cannot be reached within {CONNECT_TIMEOUT:?}")]
+    ConnectTimeout,
+    #[error("the broker did not register this worker within {JOIN_TIMEOUT:?}")]
+    JoinTimeout,
 }
 
 impl Error {
@@ -85,9 +88,9 @@ impl Error {
     pub(super) fn code(&self) -> Code {
         match self {
             Self::Refused(status) => status.code(),
-            Self::Connect(_) => Code::Unavailable,
+            Self::Connect(_) | Self::ConnectTimeout => Code::Unavailable,
             Self::Protocol(_) => Code::Internal,
-            Self::Timeout => Code::DeadlineExceeded,
+            Self::JoinTimeout => Code::DeadlineExceeded,
         }
     }
 }
@@ -106,22 +109,14 @@ pub(super) struct Dialled {
     pub(super) frames: Vec<proto::PoolFrame>,
 }
 
-/// Dropping the future gives the connection up.
-pub(super) async fn dial(
-    endpoint: Endpoint,
-    connector: Connector,
-    register: proto::Register,
-) -> Result<Dialled, Error> {
-    timeout(DIAL_TIMEOUT, join(endpoint, connector, register))
-        .await
-        .unwrap_or(Err(Error::Timeout))
+/// A connection on which nothing has been said. Dropping it breaks it.
+pub(super) struct Connected {
+    cut: DropGuard,
+    channel: Channel,
 }
 
-async fn join(
-    endpoint: Endpoint,
-    connector: Connector,
-    register: proto::Register,
-) -> Result<Dialled, Error> {
+/// Reaches the broker. Dropping the future gives up.
+pub(super) async fn connect(endpoint: Endpoint, connector: Connector) -> Result<Connected, Error> {
     let cut = CancellationToken::new();
     let token = cut.clone();
     let connect = tower::service_fn(move |_: Uri| {
@@ -132,17 +127,32 @@ async fn join(
                 .map(|io| TokioIo::new(Cuttable::new(io, token)))
         }
     });
-    // From here on an early return breaks the connection.
     let cut = cut.drop_guard();
-    let channel = endpoint
+    let endpoint = endpoint
         .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .connect_with_connector(connect)
+        .initial_connection_window_size(CONNECTION_WINDOW);
+    let channel = timeout(CONNECT_TIMEOUT, endpoint.connect_with_connector(connect))
         .await
+        .map_err(|_| Error::ConnectTimeout)?
         .map_err(Error::Connect)?;
+    Ok(Connected { cut, channel })
+}
+
+/// Registers on a new stream. Dropping the future breaks the connection.
+pub(super) async fn join(
+    connected: Connected,
+    register: proto::Register,
+) -> Result<Dialled, Error> {
+    timeout(JOIN_TIMEOUT, register_on(connected, register))
+        .await
+        .unwrap_or(Err(Error::JoinTimeout))
+}
+
+async fn register_on(connected: Connected, register: proto::Register) -> Result<Dialled, Error> {
+    // From here on an early return breaks the connection.
+    let Connected { cut, channel } = connected;
     let mut client =
         WorkerPoolServiceClient::new(channel).max_decoding_message_size(MAX_PACKET_RECEIVED);
-
     let (outbound, packets) = mpsc::channel(PACKETS_AHEAD);
     let register = proto::WorkerFrame {
         frame: Some(worker_frame::Frame::Register(register)),

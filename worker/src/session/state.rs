@@ -44,7 +44,10 @@ pub(crate) struct State {
     slots: usize,
     tools: BTreeSet<String>,
     max_result_bytes: u64,
-    leases: BTreeMap<LeaseId, Lease>,
+    /// Leases without an outcome: what the broker counts against the slots.
+    live: BTreeMap<LeaseId, Live>,
+    /// Outcomes that are not acknowledged.
+    ended: BTreeMap<LeaseId, Ended>,
     /// Revoked attempts that have not ended yet. They still take up room.
     revoked: BTreeSet<LeaseId>,
     /// Assignments whose room is still taken up by a revoked attempt, in order. Their leases are `Waiting`.
@@ -61,10 +64,9 @@ pub(crate) struct State {
 }
 
 #[derive(Debug)]
-enum Lease {
+enum Live {
     Waiting,
     Running { cancelled: bool },
-    Ended(Ended),
 }
 
 /// An outcome that is not acknowledged.
@@ -96,7 +98,8 @@ impl State {
             slots,
             tools: tools.into_iter().collect(),
             max_result_bytes: u64::MAX,
-            leases: BTreeMap::new(),
+            live: BTreeMap::new(),
+            ended: BTreeMap::new(),
             revoked: BTreeSet::new(),
             waiting: VecDeque::new(),
             outbox: VecDeque::new(),
@@ -110,7 +113,11 @@ impl State {
 
     /// The leases to be named at `register`.
     pub(crate) fn leases(&self) -> Vec<u64> {
-        self.leases.keys().map(|lease| lease.0).collect()
+        self.live
+            .keys()
+            .chain(self.ended.keys())
+            .map(|lease| lease.0)
+            .collect()
     }
 
     pub(crate) fn max_result_bytes(&self) -> u64 {
@@ -125,12 +132,10 @@ impl State {
             self.drain = Drain::Due;
         }
         let mut unacknowledged = Vec::new();
-        for (lease, entry) in &mut self.leases {
-            if let Lease::Ended(ended) = entry {
-                ended.behind_drain = false;
-                fit(&mut ended.outcome, max_result_bytes);
-                unacknowledged.push((ended.order, *lease));
-            }
+        for (lease, ended) in &mut self.ended {
+            ended.behind_drain = false;
+            fit(&mut ended.outcome, max_result_bytes);
+            unacknowledged.push((ended.order, *lease));
         }
         unacknowledged.sort_unstable();
         self.outbox = unacknowledged.into_iter().map(|(_, lease)| lease).collect();
@@ -139,7 +144,7 @@ impl State {
     /// The broker wants this to run.
     pub(crate) fn assign(&mut self, assignment: Assignment) -> Option<Action> {
         let lease = assignment.lease;
-        if self.leases.contains_key(&lease) || self.revoked.contains(&lease) {
+        if self.is_held(lease) {
             return None;
         }
         let refusal = if !self.tools.contains(&assignment.tool) {
@@ -147,7 +152,7 @@ impl State {
                 "This worker has no tool named {:?}.",
                 assignment.tool
             ))
-        } else if self.live() >= self.slots {
+        } else if self.live.len() >= self.slots {
             Some(format!(
                 "All {} slots of this worker are taken.",
                 self.slots
@@ -163,7 +168,7 @@ impl State {
             return None;
         }
         if self.running() >= self.slots {
-            self.leases.insert(lease, Lease::Waiting);
+            self.live.insert(lease, Live::Waiting);
             self.waiting.push_back(assignment);
             return None;
         }
@@ -172,23 +177,23 @@ impl State {
 
     /// The broker wants this lease to end, and its outcome.
     pub(crate) fn cancel(&mut self, lease: LeaseId) -> Option<Action> {
-        match self.leases.get_mut(&lease)? {
-            Lease::Running { cancelled } if !*cancelled => {
+        match self.live.get_mut(&lease)? {
+            Live::Running { cancelled: true } => None,
+            Live::Running { cancelled } => {
                 *cancelled = true;
                 Some(Action::Cancel(lease))
             }
-            Lease::Waiting => {
+            Live::Waiting => {
                 self.waiting.retain(|assignment| assignment.lease != lease);
                 self.settle(lease, Err(ToolError::cancelled().effect_not_started()));
                 None
             }
-            Lease::Running { .. } | Lease::Ended(_) => None,
         }
     }
 
     /// The worker wants every lease to end.
     pub(crate) fn cancel_all(&mut self) -> Vec<Action> {
-        let leases: Vec<_> = self.leases.keys().copied().collect();
+        let leases: Vec<_> = self.live.keys().copied().collect();
         leases
             .into_iter()
             .filter_map(|lease| self.cancel(lease))
@@ -199,34 +204,34 @@ impl State {
     pub(crate) fn revoke(&mut self, lease: LeaseId) -> Option<Action> {
         self.progress.remove(&lease);
         self.started.remove(&lease);
-        match self.leases.remove(&lease)? {
-            Lease::Running { cancelled } => {
+        self.ended.remove(&lease);
+        match self.live.remove(&lease)? {
+            Live::Running { cancelled } => {
                 self.revoked.insert(lease);
                 (!cancelled).then_some(Action::Cancel(lease))
             }
-            Lease::Waiting => {
+            Live::Waiting => {
                 self.waiting.retain(|assignment| assignment.lease != lease);
                 None
             }
-            Lease::Ended(_) => None,
         }
     }
 
     /// The broker has the outcome.
     pub(crate) fn acknowledge(&mut self, lease: LeaseId) {
         // Only what has ended can be acknowledged: a lease that runs would lose its outcome.
-        if let Some(Lease::Ended(ended)) = self.leases.get(&lease) {
-            if ended.behind_drain && self.drain == Drain::Sent {
-                self.drain = Drain::Heard;
-            }
-            self.leases.remove(&lease);
+        if let Some(ended) = self.ended.remove(&lease)
+            && ended.behind_drain
+            && self.drain == Drain::Sent
+        {
+            self.drain = Drain::Heard;
         }
     }
 
     /// An attempt has ended, which may make room for one that waits.
     pub(crate) fn ended(&mut self, lease: LeaseId, ending: Ending) -> Option<Action> {
         if !self.revoked.remove(&lease) {
-            let Some(Lease::Running { cancelled }) = self.leases.get(&lease) else {
+            let Some(Live::Running { cancelled }) = self.live.get(&lease) else {
                 return None;
             };
             let result = if *cancelled {
@@ -246,7 +251,7 @@ impl State {
 
     /// A tool says how far it has come. Only the latest word is kept.
     pub(crate) fn progressed(&mut self, lease: LeaseId, progress: proto::ToolProgress) {
-        if let Some(Lease::Running { cancelled: false }) = self.leases.get(&lease) {
+        if let Some(Live::Running { cancelled: false }) = self.live.get(&lease) {
             self.progress.insert(lease, progress);
         }
     }
@@ -268,12 +273,12 @@ impl State {
 
     /// Nothing runs, and no outcome waits for its acknowledgement.
     pub(crate) fn is_idle(&self) -> bool {
-        self.leases.is_empty()
+        self.live.is_empty() && self.ended.is_empty()
     }
 
     /// Whether the broker takes outcomes and acknowledges none.
     pub(crate) fn is_flooded(&self) -> bool {
-        self.leases.len() > self.slots.saturating_add(UNACKNOWLEDGED)
+        self.ended.len() > self.slots.saturating_add(UNACKNOWLEDGED)
     }
 
     /// Whether there is something worth a packet. That a lease has started is not: it goes along with what is.
@@ -305,7 +310,7 @@ impl State {
             }));
         }
         while let Some(lease) = self.outbox.front() {
-            if let Some(Lease::Ended(ended)) = self.leases.get_mut(lease) {
+            if let Some(ended) = self.ended.get_mut(lease) {
                 if !packet.fits(&ended.outcome) {
                     return packet.frames;
                 }
@@ -328,8 +333,8 @@ impl State {
     }
 
     fn start(&mut self, assignment: Assignment) -> Action {
-        self.leases
-            .insert(assignment.lease, Lease::Running { cancelled: false });
+        self.live
+            .insert(assignment.lease, Live::Running { cancelled: false });
         self.started.insert(assignment.lease);
         Action::Start(assignment)
     }
@@ -350,23 +355,22 @@ impl State {
             order: self.outcomes,
             behind_drain: false,
         };
-        self.leases.insert(lease, Lease::Ended(ended));
+        self.live.remove(&lease);
+        self.ended.insert(lease, ended);
         // The outcome says it.
         self.started.remove(&lease);
         self.outbox.push_back(lease);
     }
 
-    /// Leases that the broker counts against the slots.
-    fn live(&self) -> usize {
-        self.leases
-            .values()
-            .filter(|lease| !matches!(lease, Lease::Ended(_)))
-            .count()
+    fn is_held(&self, lease: LeaseId) -> bool {
+        self.live.contains_key(&lease)
+            || self.ended.contains_key(&lease)
+            || self.revoked.contains(&lease)
     }
 
     /// Attempts that run, those of revoked leases included.
     fn running(&self) -> usize {
-        self.live() - self.waiting.len() + self.revoked.len()
+        self.live.len() - self.waiting.len() + self.revoked.len()
     }
 }
 
