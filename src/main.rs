@@ -1,2 +1,54 @@
-//! Placeholder.
-fn main() {}
+//! The command line of Toolpool.
+
+mod command;
+mod logging;
+mod output;
+mod signals;
+mod turn;
+
+use std::io;
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::command::Command;
+
+/// A broker that runs a language model's tool calls on a pool of workers.
+#[derive(Parser)]
+#[command(name = "toolpool", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// What is logged to stderr, such as `debug` or `toolpool_broker=debug,info` [default: `RUST_LOG`, then `warn` for
+    /// agent-side commands and `info` for the broker and workers]
+    #[arg(long, global = true, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+/// What went wrong before any call could fail: usage, configuration, connection.
+const TROUBLE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let run = logging::start(cli.log.as_deref(), cli.command.is_service())
+        .and_then(|()| cli.command.run());
+    match run {
+        Ok(code) => code,
+        // Whoever read our output has gone: `toolpool tools | head -1`.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            use io::Write;
+            let _ = writeln!(io::stderr(), "error: {error:#}");
+            ExitCode::from(TROUBLE)
+        }
+    }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.chain().find_map(|cause| {
+        let json = cause.downcast_ref::<serde_json::Error>();
+        json.and_then(serde_json::Error::io_error_kind)
+            .or_else(|| cause.downcast_ref::<io::Error>().map(io::Error::kind))
+    });
+    io == Some(io::ErrorKind::BrokenPipe)
+}

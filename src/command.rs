@@ -1,0 +1,97 @@
+//! The commands, a file each.
+
+mod broker;
+mod call;
+mod demo;
+mod replay;
+mod tools;
+mod worker;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow};
+use clap::{Args, Subcommand};
+use toolpool_client::{Client, ConnectOptions, Error};
+
+/// What `toolpool` can do.
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Broker(broker::Broker),
+    Worker(worker::Worker),
+    Call(call::Call),
+    Tools(tools::Tools),
+    Replay(replay::Replay),
+    Demo(demo::Demo),
+}
+
+impl Command {
+    /// Whether it stays until it is asked to go.
+    pub(crate) fn is_service(&self) -> bool {
+        matches!(self, Self::Broker(_) | Self::Worker(_))
+    }
+
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        match self {
+            Self::Broker(broker) => broker.run(),
+            Self::Worker(worker) => worker.run(),
+            Self::Call(call) => on_one_thread(call.run()),
+            Self::Tools(tools) => on_one_thread(tools.run()),
+            Self::Replay(replay) => on_one_thread(replay.run()),
+            Self::Demo(demo) => on_one_thread(demo.run()),
+        }
+    }
+}
+
+/// Where the broker is.
+#[derive(Args)]
+struct BrokerAddress {
+    /// The broker's address
+    #[arg(
+        long,
+        value_name = "URL",
+        env = "TOOLPOOL_BROKER",
+        default_value = "http://127.0.0.1:7400"
+    )]
+    broker: String,
+}
+
+impl BrokerAddress {
+    /// The longest that a command at a prompt waits for a broker.
+    const PATIENCE: Duration = Duration::from_secs(3);
+
+    async fn connect(&self) -> Result<Client> {
+        let options = ConnectOptions::default().connect_timeout(Self::PATIENCE);
+        let client = Client::connect_with(&self.broker, options).await;
+        client.map_err(|error| self.explain(error))
+    }
+
+    /// Says what to do about it.
+    fn explain(&self, error: Error) -> anyhow::Error {
+        let advice = match &error {
+            Error::Endpoint { .. } => {
+                "give the broker's address with --broker, such as http://127.0.0.1:7400".to_owned()
+            }
+            Error::Connect { .. } => format!(
+                "no broker answers at {}; start one with `toolpool broker`, or give its address with --broker or in \
+                 TOOLPOOL_BROKER",
+                self.broker
+            ),
+            _ => return error.into(),
+        };
+        anyhow!(error).context(advice)
+    }
+}
+
+/// The value of a flag that is a time.
+fn parse_duration(text: &str) -> Result<Duration, String> {
+    toolpool_broker::config::parse_duration(text)
+}
+
+fn on_one_thread(command: impl Future<Output = Result<ExitCode>>) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(command)
+}

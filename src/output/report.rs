@@ -1,0 +1,119 @@
+//! A finished batch for people.
+
+use std::io;
+
+use toolpool_client::{CallError, FinishedBatch};
+
+use super::table::Cell;
+use super::{Output, Paint, Table, human, json, one_line};
+
+impl Output {
+    /// The results as a table, the errors in full, and the chart. With `full`, every output in full too.
+    pub(crate) fn batch(&mut self, batch: &FinishedBatch, full: bool) -> io::Result<()> {
+        let mut table = Table::new(["CALL", "TOOL", "OUTCOME", "RAN", "WORKER", "RESULT"]);
+        for result in batch.results() {
+            let (outcome, said) = match &result.outcome {
+                Ok(output) => (Cell::painted("ok", Paint::green), output.to_string()),
+                Err(error) => (
+                    Cell::painted(json::code_name(error.code), Paint::red),
+                    error.message.clone(),
+                ),
+            };
+            table.row([
+                one_line(&result.id).into(),
+                one_line(&result.tool).into(),
+                outcome,
+                result
+                    .ledger
+                    .ran
+                    .map_or_else(|| "-".to_owned(), human)
+                    .into(),
+                result.ledger.worker_id.as_deref().unwrap_or("-").into(),
+                one_line(&said).into(),
+            ]);
+        }
+        self.table(&table)?;
+        self.errors(batch)?;
+        if full {
+            self.outputs(batch)?;
+        }
+        self.line("")?;
+        self.waterfall(batch)?;
+        let summary = &batch.summary;
+        let totals = format!(
+            "{} of {} calls succeeded in {}; one after another they would have run for {}",
+            summary.succeeded,
+            summary.calls,
+            human(summary.elapsed),
+            human(summary.summed_run)
+        );
+        self.line(self.paint.bold(&totals))
+    }
+
+    fn errors(&mut self, batch: &FinishedBatch) -> io::Result<()> {
+        let failed = batch.results().iter().filter_map(|result| {
+            let error = result.outcome.as_ref().err()?;
+            Some((&result.id, error))
+        });
+        let duplicates = &batch.summary.duplicates;
+        let duplicates = duplicates
+            .iter()
+            .map(|duplicate| (&duplicate.id, &duplicate.error));
+        for (id, error) in failed.chain(duplicates) {
+            let head = format!("✗ {} {}", one_line(id), json::code_name(error.code));
+            let head = self.paint.red(&head);
+            self.line(format!("{head}  {}", facts(error)))?;
+            self.line(format!("    {}", one_line(&error.message)))?;
+            for violation in &error.violations {
+                let path = if violation.path.is_empty() {
+                    "(the arguments)"
+                } else {
+                    &violation.path
+                };
+                self.line(format!(
+                    "    {}: {}",
+                    one_line(path),
+                    one_line(&violation.message)
+                ))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn outputs(&mut self, batch: &FinishedBatch) -> io::Result<()> {
+        for result in batch.results() {
+            if let Ok(output) = &result.outcome {
+                self.line("")?;
+                self.line(self.paint.bold(&one_line(&result.id)))?;
+                // Line by line, so that nothing in it can drive the terminal.
+                for line in output.to_string().lines() {
+                    self.line(line.replace(|c: char| c.is_control() && c != '\t', " "))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What an agent would act on.
+fn facts(error: &CallError) -> String {
+    let mut facts = vec![
+        format!("effect {}", json::effect_name(error.effect)),
+        if error.retryable {
+            "a retry can help"
+        } else {
+            "a retry cannot help"
+        }
+        .to_owned(),
+    ];
+    if let Some(after) = error.retry_after {
+        facts.push(format!("after {}", human(after)));
+    }
+    if let Some(scope) = error.timeout {
+        facts.push(scope.as_str_name().to_owned());
+    }
+    if !error.near_names.is_empty() {
+        facts.push(format!("near names: {}", error.near_names.join(", ")));
+    }
+    facts.join(", ")
+}

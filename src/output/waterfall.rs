@@ -1,0 +1,232 @@
+//! The chart of a finished batch: a bar for each call, over the batch's time.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use toolpool_client::{CallResult, FinishedBatch, TimeLedger};
+
+use super::{Paint, cut, human, one_line, width_of};
+
+/// The least and the most columns that the bars take.
+const BAR: Range<usize> = 20..80;
+/// Names are cut to this.
+const LONGEST_NAME: usize = 24;
+
+/// What a call was doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Streaming,
+    Held,
+    Waiting,
+    Running,
+}
+
+impl Phase {
+    const ALL: [Self; 4] = [Self::Streaming, Self::Held, Self::Waiting, Self::Running];
+
+    fn mark(self) -> &'static str {
+        match self {
+            Self::Streaming => "░",
+            Self::Held => "·",
+            Self::Waiting => "▒",
+            Self::Running => "█",
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Streaming => "the model writes it",
+            Self::Held => "held for the seal",
+            Self::Waiting => "waiting",
+            Self::Running => "running",
+        }
+    }
+}
+
+/// The lines of the chart in a terminal of `width` columns.
+pub(super) fn lines(batch: &FinishedBatch, width: usize, paint: Paint) -> Vec<String> {
+    let name = |result: &CallResult| {
+        let name = format!("{} {}", one_line(&result.id), one_line(&result.tool));
+        cut(&name, LONGEST_NAME.max(width / 4))
+    };
+    let longest = batch
+        .results()
+        .iter()
+        .map(|result| width_of(&name(result)))
+        .max();
+    let label = longest.unwrap_or(0);
+    // The rest of the line: two spaces, a mark, a space, two bars at the edges, a space, the time.
+    let columns = width.saturating_sub(label + 17).clamp(BAR.start, BAR.end);
+    let whole = batch.summary.elapsed;
+
+    let legend = Phase::ALL.map(|phase| format!("{} {}", phase.mark(), phase.name()));
+    let mut lines = vec![paint.dim(&format!("  {:label$}    {}", "", legend.join("   ")))];
+    for result in batch.results() {
+        let mark = match result.outcome {
+            Ok(_) => paint.green("✓"),
+            Err(_) => paint.red("✗"),
+        };
+        let bar = bar(
+            &result.ledger,
+            whole,
+            columns,
+            paint,
+            result.outcome.is_ok(),
+        );
+        let took = result
+            .ledger
+            .ran
+            .map_or_else(|| "not run".to_owned(), human);
+        lines.push(format!(
+            "  {:label$} {mark} │{bar}│ {took:>8}",
+            name(result)
+        ));
+    }
+    lines.push(paint.dim(&format!("  {:label$}    0{:>columns$}", "", human(whole))));
+    lines
+}
+
+fn bar(ledger: &TimeLedger, whole: Duration, columns: usize, paint: Paint, ok: bool) -> String {
+    let mut bar = String::new();
+    let mut drawn = 0;
+    for (phase, from, to) in phases(ledger) {
+        let cells = cells(from, to, whole, columns);
+        // A phase that shares its cell with the one before it has none of its own.
+        let start = cells.start.max(drawn);
+        if cells.end <= start {
+            continue;
+        }
+        bar.push_str(&" ".repeat(start - drawn));
+        let marks = phase.mark().repeat(cells.end - start);
+        bar.push_str(&match phase {
+            Phase::Streaming | Phase::Held => paint.dim(&marks),
+            Phase::Waiting => paint.yellow(&marks),
+            Phase::Running if ok => paint.green(&marks),
+            Phase::Running => paint.red(&marks),
+        });
+        drawn = cells.end;
+    }
+    bar.push_str(&" ".repeat(columns.saturating_sub(drawn)));
+    bar
+}
+
+/// What the call was doing when, in order, with no overlap. Phases that took no time are left out, running excepted.
+fn phases(ledger: &TimeLedger) -> Vec<(Phase, Duration, Duration)> {
+    let complete = ledger
+        .block_complete
+        .unwrap_or(ledger.ended)
+        .min(ledger.ended);
+    let let_go = (complete + ledger.held.unwrap_or_default()).min(ledger.ended);
+    let ran_from = match ledger.ran {
+        Some(ran) => ledger.ended.saturating_sub(ran).max(let_go),
+        // What a call did after its block was complete, if it never ran, was waiting.
+        None => ledger.ended,
+    };
+    let mut phases = vec![
+        (Phase::Streaming, ledger.block_began.min(complete), complete),
+        (Phase::Held, complete, let_go),
+        (Phase::Waiting, let_go, ran_from),
+    ];
+    phases.retain(|(_, from, to)| from < to);
+    if ledger.ran.is_some() {
+        phases.push((Phase::Running, ran_from, ledger.ended));
+    }
+    phases
+}
+
+/// The cells that a stretch of time covers; at least one.
+fn cells(from: Duration, to: Duration, whole: Duration, columns: usize) -> Range<usize> {
+    let cell = |at: Duration| {
+        let share = at.as_micros() * columns as u128 / whole.as_micros().max(1);
+        usize::try_from(share).unwrap_or(columns).min(columns)
+    };
+    let start = cell(from).min(columns - 1);
+    start..cell(to).max(start + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
+    }
+
+    fn drawn(ledger: &TimeLedger) -> String {
+        bar(ledger, ms(1000), 20, Paint::new(false), true)
+    }
+
+    #[test]
+    fn a_call_is_written_then_waits_then_runs() {
+        let ledger = TimeLedger {
+            block_began: ms(100),
+            block_complete: Some(ms(300)),
+            slot_wait: Some(ms(100)),
+            ran: Some(ms(400)),
+            ended: ms(800),
+            ..TimeLedger::default()
+        };
+        assert_eq!(drawn(&ledger), "  ░░░░▒▒████████    ");
+    }
+
+    #[test]
+    fn a_call_with_side_effects_is_held() {
+        let ledger = TimeLedger {
+            block_complete: Some(ms(200)),
+            held: Some(ms(300)),
+            ran: Some(ms(500)),
+            ended: ms(1000),
+            ..TimeLedger::default()
+        };
+        assert_eq!(drawn(&ledger), "░░░░······██████████");
+    }
+
+    #[test]
+    fn a_call_that_never_ran_has_no_running_bar() {
+        let ledger = TimeLedger {
+            block_began: ms(500),
+            ended: ms(1000),
+            ..TimeLedger::default()
+        };
+        assert_eq!(drawn(&ledger), "          ░░░░░░░░░░");
+    }
+
+    #[test]
+    fn a_short_run_is_still_seen() {
+        let ledger = TimeLedger {
+            block_began: ms(1000),
+            block_complete: Some(ms(1000)),
+            ran: Some(Duration::ZERO),
+            ended: ms(1000),
+            ..TimeLedger::default()
+        };
+        assert_eq!(drawn(&ledger), "                   █");
+        let zero = bar(
+            &TimeLedger::default(),
+            Duration::ZERO,
+            20,
+            Paint::new(false),
+            true,
+        );
+        assert_eq!(zero.chars().count(), 20);
+    }
+
+    #[test]
+    fn phases_never_overlap() {
+        // More wait than there was time: a ledger that does not add up still gives a chart.
+        let ledger = TimeLedger {
+            block_began: ms(900),
+            block_complete: Some(ms(950)),
+            held: Some(ms(5000)),
+            ran: Some(ms(5000)),
+            ended: ms(1000),
+            ..TimeLedger::default()
+        };
+        let phases = phases(&ledger);
+        assert!(
+            phases.windows(2).all(|pair| pair[0].2 <= pair[1].1),
+            "{phases:?}"
+        );
+        assert_eq!(drawn(&ledger).chars().count(), 20);
+    }
+}

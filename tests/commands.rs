@@ -1,0 +1,218 @@
+//! The commands against a broker and a worker, each a process.
+
+mod support;
+
+use rustix::process::Signal;
+use support::{Broker, Process, json, shipped, stderr, stdout, toolpool};
+
+/// A broker and a worker with the demo's tools.
+async fn pool() -> (Broker, Process) {
+    let broker = Broker::start(&[]);
+    let worker = broker.demo_worker("w-1", &[]);
+    broker.wait_for_workers("calculate", 1).await;
+    (broker, worker)
+}
+
+#[tokio::test]
+async fn tools_are_listed() {
+    let (broker, _worker) = pool().await;
+    let table = stdout(&broker.run(&["tools"]));
+    assert!(table.starts_with("NAME "), "{table}");
+    let order = table
+        .lines()
+        .find(|line| line.starts_with("place_order"))
+        .unwrap();
+    assert!(order.contains("side effecting"), "{order}");
+    assert!(
+        !table.contains('\x1b'),
+        "no colours where there is no terminal"
+    );
+
+    let tools = json(&broker.run(&["tools", "--json"]));
+    let hash = tools
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|tool| tool["name"] == "hash")
+        .unwrap();
+    assert_eq!(hash["workers"], 1);
+    assert_eq!(hash["policy"]["effects"], "READ_ONLY");
+    assert_eq!(hash["input_schema"]["type"], "object");
+}
+
+#[tokio::test]
+async fn calls_run_as_one_batch() {
+    let (broker, _worker) = pool().await;
+    let run = broker.run(&[
+        "call",
+        "--json",
+        "calculate",
+        r#"{"expression": "6 * 7"}"#,
+        "look_up_product",
+        r#"{"product": "p-101"}"#,
+    ]);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let batch = json(&run);
+    assert_eq!(batch["succeeded"], 2);
+    assert_eq!(batch["results"][0]["id"], "call_1");
+    assert_eq!(batch["results"][1]["output"][0]["json"]["supplier"], "s-2");
+    assert_eq!(batch["results"][1]["ledger"]["worker_id"], "w-1");
+}
+
+#[tokio::test]
+async fn a_failing_call_shows_in_the_exit_code_and_costs_its_siblings_nothing() {
+    let (broker, _worker) = pool().await;
+    let run = broker.run(&[
+        "call",
+        "look_up_product",
+        r#"{"product": 7}"#,
+        "no_such_tool",
+        "{}",
+        "calculate",
+        r#"{"expression": "1 + 1"}"#,
+    ]);
+    let text = stdout(&run);
+    assert_eq!(run.status.code(), Some(1), "{text}");
+    assert!(
+        text.contains("✗ call_1 INVALID_ARGUMENTS  effect NOT_STARTED"),
+        "{text}"
+    );
+    assert!(text.contains("/product: "), "{text}");
+    assert!(text.contains("UNKNOWN_TOOL"), "{text}");
+    assert!(text.contains("1 of 3 calls succeeded"), "{text}");
+}
+
+#[tokio::test]
+async fn arguments_come_from_files_and_from_stdin_too() {
+    let (broker, _worker) = pool().await;
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), r#"{"expression": "2 + 2"}"#).unwrap();
+    let from_file = format!("@{}", file.path().display());
+    let arguments = ["call", "--json", "calculate", &from_file, "calculate", "-"];
+    let run = broker.run_with_stdin(&arguments, r#"{"expression": "3 + 3"}"#);
+    assert_eq!(json(&run)["succeeded"], 2, "{}", stdout(&run));
+}
+
+#[tokio::test]
+async fn a_deadline_gives_a_batch_and_not_an_error() {
+    let (broker, _worker) = pool().await;
+    let run = broker.run(&[
+        "call",
+        "--json",
+        "--deadline",
+        "200ms",
+        "sleep",
+        r#"{"seconds": 30}"#,
+    ]);
+    assert_eq!(run.status.code(), Some(1), "{}", stderr(&run));
+    assert_eq!(json(&run)["results"][0]["error"]["code"], "TIMEOUT");
+    assert_eq!(json(&run)["results"][0]["error"]["timeout"], "BATCH");
+}
+
+#[tokio::test]
+async fn a_recorded_turn_is_replayed() {
+    let (broker, _worker) = pool().await;
+    let example = shipped("docs/examples/turn.ndjson");
+    let run = broker.run(&["replay", example.to_str().unwrap(), "--speed", "max"]);
+    let text = stdout(&run);
+    assert_eq!(
+        run.status.code(),
+        Some(1),
+        "one call of the example fails: {text}"
+    );
+    assert!(text.contains("started on worker w-1"), "{text}");
+    assert!(text.contains("4 of 5 calls succeeded"), "{text}");
+
+    let run = broker.run(&["replay", example.to_str().unwrap(), "--json"]);
+    assert_eq!(json(&run)["results"][3]["error"]["code"], "TOOL_FAILED");
+}
+
+#[tokio::test]
+async fn a_broken_recording_is_refused_with_its_line() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(
+        file.path(),
+        "{\"at\": 0, \"seal\": {}}\n{\"at\": 1, \"seal\": {}}\n",
+    )
+    .unwrap();
+    let run = toolpool().arg("replay").arg(file.path()).output().unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    assert!(
+        stderr(&run).contains("line 2: nothing can follow the seal"),
+        "{}",
+        stderr(&run)
+    );
+}
+
+#[test]
+fn a_broker_that_is_not_there_is_said_with_what_to_do() {
+    // Bound and never accepting HTTP/2: nobody else can have the port meanwhile.
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", nobody.local_addr().unwrap());
+    drop(nobody);
+    let run = toolpool()
+        .args(["tools", "--broker", &url])
+        .output()
+        .unwrap();
+    assert_eq!(run.status.code(), Some(2));
+    assert!(
+        stderr(&run).contains("start one with `toolpool broker`"),
+        "{}",
+        stderr(&run)
+    );
+}
+
+#[test]
+fn usage_is_explained() {
+    for arguments in [
+        &["call", "calculate"][..],
+        &["call", "calculate", "{}", "hash"],
+        &["call", "a", "-", "b", "-"],
+        &["replay", "/no/such/file"],
+        &["replay", "turn.ndjson", "--speed", "0"],
+        &["call", "a", "{}", "--deadline", "soon"],
+        &["worker", "demo", "--label", "zone"],
+        &["tools", "--broker", "https://broker"],
+        &["tools", "--log", "a=b=c"],
+    ] {
+        let run = toolpool().args(arguments).output().unwrap();
+        assert_eq!(
+            run.status.code(),
+            Some(2),
+            "{arguments:?}: {}",
+            stderr(&run)
+        );
+        assert!(
+            stderr(&run).starts_with("error: "),
+            "{arguments:?}: {}",
+            stderr(&run)
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_reader_that_goes_away_is_no_error() {
+    let (broker, _worker) = pool().await;
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    for arguments in [&["tools"][..], &["tools", "--json"]] {
+        let mut command = broker.command(arguments);
+        let run = command
+            .stdout(writer.try_clone().unwrap())
+            .output()
+            .unwrap();
+        assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+        assert_eq!(stderr(&run), "");
+    }
+}
+
+#[tokio::test]
+async fn an_idle_service_drains_on_the_first_signal() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let (mut broker, mut worker) = pool().await;
+        worker.signal(signal);
+        assert_eq!(worker.wait().code(), Some(0));
+        broker.process.signal(signal);
+        assert_eq!(broker.process.wait().code(), Some(0));
+    }
+}

@@ -1,0 +1,238 @@
+//! Whole processes for tests: a broker on a port of its own, workers, commands. Every guard ends the process that it
+//! started, and no other.
+
+#![allow(dead_code, reason = "no test file uses all of it")]
+#![expect(clippy::expect_used, reason = "tests may fail loudly")]
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use serde_json::Value;
+use toolpool_client::{Client, ConnectOptions, Tool};
+
+/// The longest that anything which is waited for may take, on a machine that has much else to do.
+pub(crate) const PATIENCE: Duration = Duration::from_mins(1);
+
+/// The program under test.
+#[must_use]
+pub(crate) fn toolpool() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_toolpool"));
+    for (key, _) in std::env::vars_os() {
+        // What is set on this machine is no part of the test.
+        if key.to_string_lossy().starts_with("TOOLPOOL_") {
+            command.env_remove(key);
+        }
+    }
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// A process that is ended when the test lets go of it.
+pub(crate) struct Process {
+    child: Child,
+}
+
+impl Process {
+    /// Starts it.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let child = command.spawn().expect("the program starts");
+        Self { child }
+    }
+
+    /// Its id, for signals and for `/proc`.
+    #[must_use]
+    pub(crate) fn pid(&self) -> Pid {
+        Pid::from_child(&self.child)
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        kill_process(self.pid(), signal).expect("the process is there");
+    }
+
+    /// What it prints, if that was asked for with [`Stdio::piped`].
+    pub(crate) fn take_stdout(&mut self) -> ChildStdout {
+        self.child.stdout.take().expect("it is a pipe")
+    }
+
+    /// Waits for its end.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().expect("the process can be waited for")
+    }
+
+    /// Whether it has ended; how.
+    pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
+        self.child
+            .try_wait()
+            .expect("the process can be waited for")
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A broker on a port that the system chose.
+pub(crate) struct Broker {
+    /// Its process.
+    pub(crate) process: Process,
+    /// Where it can be dialled: `http://127.0.0.1:…`.
+    pub(crate) url: String,
+    // Held: a broker that writes to a closed pipe would end.
+    _stdout: BufReader<ChildStdout>,
+}
+
+impl Broker {
+    /// Starts a broker with further flags, and waits until it listens.
+    pub(crate) fn start(flags: &[&str]) -> Self {
+        let mut command = toolpool();
+        command
+            .args(["broker", "--listen", "127.0.0.1:0"])
+            .args(flags);
+        let mut process = Process::start(command.stdout(Stdio::piped()));
+        let mut stdout = BufReader::new(process.take_stdout());
+        let mut line = String::new();
+        stdout
+            .read_line(&mut line)
+            .expect("the broker says where it listens");
+        let address = line
+            .trim()
+            .strip_prefix("listening on ")
+            .expect("the broker listens");
+        Self {
+            url: format!("http://{address}"),
+            process,
+            _stdout: stdout,
+        }
+    }
+
+    /// A command on the agent's side, with this broker's address.
+    #[must_use]
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = toolpool();
+        command.args(arguments).args(["--broker", &self.url]);
+        command
+    }
+
+    /// Runs such a command to its end.
+    #[must_use]
+    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().expect("the command runs")
+    }
+
+    /// Runs such a command to its end with something on its stdin.
+    #[must_use]
+    pub(crate) fn run_with_stdin(&self, arguments: &[&str], stdin: &str) -> Output {
+        let mut command = self.command(arguments);
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the command starts");
+        let mut pipe = child.stdin.take().expect("it is a pipe");
+        pipe.write_all(stdin.as_bytes()).expect("the command reads");
+        drop(pipe);
+        child.wait_with_output().expect("the command runs")
+    }
+
+    /// Starts a worker with the demo's tools.
+    pub(crate) fn demo_worker(&self, id: &str, flags: &[&str]) -> Process {
+        let mut command = self.command(&["worker", "demo", "--id", id]);
+        Process::start(command.args(flags))
+    }
+
+    /// Starts a worker whose tools are commands.
+    pub(crate) fn exec_worker(&self, id: &str, tools: &Path, flags: &[&str]) -> Process {
+        let mut command = self.command(&["worker", "exec", "--id", id, "--tools"]);
+        Process::start(command.arg(tools).args(flags))
+    }
+
+    /// A client of this broker.
+    #[must_use]
+    pub(crate) fn client(&self) -> Client {
+        Client::lazy(&self.url, ConnectOptions::default()).expect("the address is one")
+    }
+
+    /// Waits until `tool` is served by so many workers.
+    pub(crate) async fn wait_for_workers(&self, tool: &str, workers: u32) {
+        let client = self.client();
+        let served = |tools: &[Tool]| {
+            let tool = tools.iter().find(|known| known.name == tool);
+            tool.map_or(0, |tool| tool.workers) == workers
+        };
+        eventually(
+            &format!("{tool} is served by {workers} workers"),
+            async || client.tools().await.is_ok_and(|tools| served(&tools)),
+        )
+        .await;
+    }
+}
+
+/// Asks again and again, for a bounded time, until it is so.
+pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool) {
+    let asking = async {
+        while !is_so().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(
+        tokio::time::timeout(PATIENCE, asking).await.is_ok(),
+        "it never came about that {what}"
+    );
+}
+
+/// Whether a process has this id. One that has ended and was not waited for counts.
+#[must_use]
+pub(crate) fn is_alive(pid: Pid) -> bool {
+    test_kill_process(pid).is_ok()
+}
+
+/// The processes whose parent this is.
+#[must_use]
+pub(crate) fn children_of(pid: Pid) -> Vec<Pid> {
+    let pid = pid.as_raw_nonzero();
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let children =
+        tasks.filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    children
+        .flat_map(|line| {
+            line.split_whitespace()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .filter_map(|pid| Pid::from_raw(pid.parse().ok()?))
+        .collect()
+}
+
+/// What a command printed as JSON.
+#[must_use]
+pub(crate) fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).expect("the command prints JSON")
+}
+
+/// What a command printed for people.
+#[must_use]
+pub(crate) fn stdout(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// What a command complained of.
+#[must_use]
+pub(crate) fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+/// A file that comes with the repository.
+#[must_use]
+pub(crate) fn shipped(path: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
+}
