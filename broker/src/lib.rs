@@ -1,1 +1,172 @@
-//! Placeholder.
+//! The Toolpool broker: a model turn's tool calls in, one finished batch of results out.
+//!
+//! Data flows one way and back:
+//!
+//! ```text
+//! agent ── grpc::agent ─▶ ingest ─▶ batch ─▶ lane ─▶ session ── grpc::worker ─▶ worker
+//!       ◀─ finished batch ─────────  batch ◀─ notice ─ lease ◀─ outcome ─────────
+//! ```
+//!
+//! In reading order: `ingest` (messages in, complete calls out), `schema` and [`policy`] (what may run),
+//! `catalogue` (name to tool), `batch` (id to result) and its task, `lane` (one tool's queue, limits and workers) and
+//! its lease, `session` (one worker), `registry` (who is here), `grpc` (the services), `drain` (the end).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
+use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
+use tower::util::MapRequestLayer;
+
+mod batch;
+mod call_error;
+mod catalogue;
+pub mod config;
+mod drain;
+mod grpc;
+mod id;
+mod ingest;
+mod lane;
+mod output;
+pub mod policy;
+mod registry;
+mod schema;
+mod session;
+
+pub use config::Config;
+pub use drain::Shutdown;
+
+use catalogue::Catalogue;
+use drain::Steps;
+use grpc::agent::Agents;
+use grpc::worker::WorkerPool;
+use id::LeaseIds;
+use lane::LaneContext;
+use registry::{Batches, Workers};
+use session::SessionContext;
+
+/// What a message may be larger than the largest payload in it.
+const MESSAGE_OVERHEAD: usize = 4 << 20;
+/// How long connections may take to close once everything on them has ended.
+const CLOSING_TIME: Duration = Duration::from_secs(1);
+/// Probes connections whose other end may have vanished without a word; streams of workers have beats besides.
+const KEEPALIVE: Duration = Duration::from_secs(20);
+
+/// Why the broker could not serve.
+#[derive(Debug, thiserror::Error)]
+#[error("the server failed: {0}")]
+pub struct Error(#[from] tonic::transport::Error);
+
+/// Serves agents and workers on `listener` until `shutdown`.
+///
+/// Returns once it has drained after `shutdown.drain`, or at once after `shutdown.now`. Dropping the future ends the
+/// server at once too.
+pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
+    let broker = Broker::new(config);
+    let steps = broker.steps.clone();
+    // A small reply must not wait for the acknowledgement of the one before it.
+    let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    let streams = u32::try_from(broker.config.max_open_batches).unwrap_or(u32::MAX);
+    let serve = Server::builder()
+        .max_concurrent_streams(streams)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .layer(MapRequestLayer::new(grpc::reset::is_no_half_close))
+        .add_routes(broker.routes())
+        .serve_with_incoming_shutdown(incoming, steps.sessions.clone().cancelled_owned());
+    let drain = broker.drain(shutdown.drain);
+    tokio::pin!(serve);
+    tokio::select! {
+        served = &mut serve => return served.map_err(Error),
+        () = drain => {}
+        () = shutdown.now.cancelled() => return Ok(()),
+    }
+    tokio::select! {
+        served = serve => served.map_err(Error),
+        () = tokio::time::sleep(CLOSING_TIME) => Ok(()),
+        () = shutdown.now.cancelled() => Ok(()),
+    }
+}
+
+/// A broker without a listener.
+#[derive(Debug)]
+struct Broker {
+    config: Arc<Config>,
+    steps: Steps,
+    batches: TaskTracker,
+    sessions: TaskTracker,
+    agents: Agents,
+    workers: WorkerPool,
+}
+
+impl Broker {
+    fn new(config: Config) -> Self {
+        let config = Arc::new(config);
+        let steps = Steps::default();
+        let (batches, sessions) = (TaskTracker::new(), TaskTracker::new());
+        let lanes = LaneContext {
+            leases: Arc::new(LeaseIds::new()),
+            tasks: sessions.clone(),
+            shutdown: steps.sessions.clone(),
+            max_queued: config.max_queued_per_tool,
+            no_worker_wait: config.no_worker_wait,
+        };
+        let catalogue = Arc::new(Catalogue::new(Arc::clone(&config), lanes));
+        let agents = Agents {
+            config: Arc::clone(&config),
+            catalogue: Arc::clone(&catalogue),
+            batches: Batches::new(config.max_open_batches),
+            keys: Arc::new(AtomicU64::new(0)),
+            tasks: batches.clone(),
+            draining: steps.draining.clone(),
+            expire: steps.expire.clone(),
+        };
+        let context = SessionContext {
+            config: Arc::clone(&config),
+            catalogue,
+            draining: steps.draining.clone(),
+            shutdown: steps.sessions.clone(),
+        };
+        let workers = WorkerPool {
+            workers: Arc::new(Workers::new(config.max_workers)),
+            keys: Arc::new(AtomicU64::new(0)),
+            tasks: sessions.clone(),
+            context,
+        };
+        Self {
+            config,
+            steps,
+            batches,
+            sessions,
+            agents,
+            workers,
+        }
+    }
+
+    fn routes(&self) -> Routes {
+        let agents = BrokerServiceServer::new(self.agents.clone())
+            .max_decoding_message_size(self.config.max_batch_bytes + MESSAGE_OVERHEAD)
+            .max_encoding_message_size(usize::MAX);
+        // Twice the limit: an output that is a little too large must be answered as such, not end the stream.
+        let workers = WorkerPoolServiceServer::new(self.workers.clone())
+            .max_decoding_message_size(2 * self.config.max_result_bytes + MESSAGE_OVERHEAD)
+            .max_encoding_message_size(usize::MAX);
+        Routes::new(agents).add_service(workers)
+    }
+
+    async fn drain(&self, drain: tokio_util::sync::CancellationToken) {
+        self.steps
+            .run(
+                drain,
+                self.config.drain_grace,
+                &self.batches,
+                &self.sessions,
+            )
+            .await;
+    }
+}

@@ -1,0 +1,66 @@
+//! A finished batch: each call's result, and where its time went.
+
+use std::time::Duration;
+
+use crate::call_error::CallError;
+use crate::id::{CallId, WorkerId};
+use crate::ingest::Position;
+use crate::lane::lease::Limit;
+use crate::output::Output;
+
+/// A finished batch.
+#[derive(Debug)]
+pub(crate) struct Report {
+    /// In the model's order.
+    pub(crate) calls: Vec<CallReport>,
+    /// Calls that came under a taken id.
+    pub(crate) duplicates: Vec<Duplicate>,
+    /// From acceptance to the last result.
+    pub(crate) elapsed: Duration,
+}
+
+/// How one call ended.
+#[derive(Debug)]
+pub(crate) struct CallReport {
+    pub(crate) position: Position,
+    pub(crate) id: CallId,
+    pub(crate) tool: String,
+    pub(crate) result: Result<Output, CallError>,
+    pub(crate) ledger: Ledger,
+}
+
+/// Where a call's time went; moments are counted from the batch's acceptance.
+#[derive(Clone, Debug)]
+pub(crate) struct Ledger {
+    pub(crate) block_began: Duration,
+    pub(crate) block_complete: Option<Duration>,
+    pub(crate) held: Option<Duration>,
+    pub(crate) limit_wait: Duration,
+    pub(crate) limited_by: Option<Limit>,
+    pub(crate) slot_wait: Duration,
+    pub(crate) ran: Option<Duration>,
+    pub(crate) ended: Duration,
+    pub(crate) attempts: u32,
+    pub(crate) worker: Option<WorkerId>,
+}
+
+/// A call that was not run, since its id was taken.
+#[derive(Debug)]
+pub(crate) struct Duplicate {
+    pub(crate) id: CallId,
+    pub(crate) tool: String,
+    pub(crate) position: Position,
+    pub(crate) error: CallError,
+}
+
+impl Report {
+    /// Calls that gave an output.
+    pub(crate) fn succeeded(&self) -> usize {
+        self.calls.iter().filter(|call| call.result.is_ok()).count()
+    }
+
+    /// What the calls' last attempts took, one after another.
+    pub(crate) fn summed_run(&self) -> Duration {
+        self.calls.iter().filter_map(|call| call.ledger.ran).sum()
+    }
+}

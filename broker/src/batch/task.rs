@@ -1,0 +1,565 @@
+//! Runs one batch: the agent's frames, the lanes' notices, the clock and the agent's absence in; results out.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use toolpool_proto::v1;
+use toolpool_proto::v1::batch_frame::Frame;
+
+use super::{Batch, Command, Cut, Report, Rules};
+use crate::call_error::{CallError, Effect};
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::grpc::convert::{self, Open};
+use crate::grpc::{PACKET_BYTES, status};
+use crate::id::BatchId;
+use crate::ingest::{self, Ingest, Input, Position, Refusal, TurnEnd};
+use crate::lane::lease::{Attempt, Call, Dispatch, Notice, Waits};
+use crate::lane::queue::BatchKey;
+use crate::lane::seat::{Order, Seat};
+use crate::lane::{Lane, Offer};
+use crate::registry::Place;
+use crate::schema::Invalid;
+
+/// Notices that can be under way for one call at once: the end of an old lease, the beginning and the end of a new
+/// one, and one to spare.
+const NOTICES_PER_CALL: usize = 4;
+/// And as much again for what a tool says of itself, which may be dropped.
+const NOTICE_ROOM: usize = 2;
+
+/// Everything that a batch is opened with.
+pub(crate) struct Opened {
+    pub(crate) open: Open,
+    pub(crate) key: BatchKey,
+    pub(crate) place: Place,
+    /// By the RPC's own deadline, if it has one.
+    pub(crate) rpc_deadline: Option<Duration>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    /// Time is up for every batch: the broker is going down.
+    pub(crate) expire: CancellationToken,
+    pub(crate) out: mpsc::Sender<Result<v1::ExecuteResponse, Status>>,
+}
+
+/// Where more of the turn comes from.
+pub(crate) enum Inbound {
+    Stream(Box<Streaming<v1::ExecuteRequest>>),
+    /// All has come.
+    Nothing,
+}
+
+/// One batch at work.
+pub(crate) struct Task {
+    id: BatchId,
+    key: BatchKey,
+    batch: Batch,
+    ingest: Ingest,
+    /// By position.
+    routes: Vec<Option<Route>>,
+    notices: mpsc::Sender<Notice>,
+    inbox: mpsc::Receiver<Notice>,
+    out: mpsc::Sender<Result<v1::ExecuteResponse, Status>>,
+    /// Progress that leaves with the next packet.
+    progress: Vec<v1::BatchFrame>,
+    accepted: Instant,
+    accepted_at: SystemTime,
+    /// When the agent was last heard of.
+    heard: Instant,
+    finish_on_disconnect: bool,
+    config: Arc<Config>,
+    catalogue: Arc<Catalogue>,
+    expire: CancellationToken,
+    _place: Place,
+}
+
+/// A call's way to its worker.
+struct Route {
+    lane: Arc<Lane>,
+    call: Arc<Call>,
+    /// Where its present lease is.
+    seat: Option<Arc<Seat>>,
+}
+
+enum Event {
+    Notice(Notice),
+    Agent(Result<Option<v1::ExecuteRequest>, Status>),
+    Time,
+    AgentGone,
+    Expired,
+}
+
+/// How a batch came to its end.
+enum End {
+    Finished,
+    /// The agent broke the protocol; it gets this and no batch.
+    Refused(Status),
+    /// Nobody is there to read it.
+    Unread,
+}
+
+impl Task {
+    pub(crate) fn new(opened: Opened) -> Self {
+        let Opened {
+            open,
+            key,
+            place,
+            rpc_deadline,
+            config,
+            catalogue,
+            expire,
+            out,
+        } = opened;
+        let accepted = Instant::now();
+        let time = [open.deadline, rpc_deadline]
+            .into_iter()
+            .flatten()
+            .fold(config.batch_timeout, Duration::min);
+        let rules = Rules {
+            max_parallel: open
+                .max_parallel
+                .unwrap_or(config.max_parallel)
+                .min(config.max_parallel),
+            max_output_bytes: config.max_batch_bytes,
+            deadline: accepted + time,
+            progress: open.progress,
+        };
+        let limits = ingest::Limits {
+            calls: config.max_calls_per_batch,
+            arguments_bytes: config.max_arguments_bytes,
+            batch_bytes: config.max_batch_bytes,
+        };
+        let (notices, inbox) =
+            mpsc::channel(NOTICE_ROOM * NOTICES_PER_CALL * config.max_calls_per_batch);
+        Self {
+            id: open.batch,
+            key,
+            batch: Batch::new(rules, accepted),
+            ingest: Ingest::new(limits),
+            routes: Vec::new(),
+            notices,
+            inbox,
+            out,
+            progress: Vec::new(),
+            accepted,
+            accepted_at: SystemTime::now(),
+            heard: accepted,
+            finish_on_disconnect: open.finish_on_disconnect,
+            config,
+            catalogue,
+            expire,
+            _place: place,
+        }
+    }
+
+    /// Runs the batch to its end and delivers it. `first` has come with `open`.
+    pub(crate) async fn run(mut self, first: Vec<Input>, mut inbound: Inbound) {
+        let accepted = v1::Accepted {
+            batch_id: self.id.to_string(),
+        };
+        self.progress
+            .push(convert::batch_frame(Frame::Accepted(accepted)));
+        let mut end = self.take_in(first);
+        if matches!(inbound, Inbound::Nothing) && end.is_none() {
+            self.seal();
+        }
+        self.carry_out();
+        let out = self.out.clone();
+        let expire = self.expire.clone();
+        let timer = tokio::time::sleep_until(self.due());
+        let (gone, expired) = (out.closed(), expire.cancelled());
+        tokio::pin!(timer, gone, expired);
+        let mut absent = false;
+        while !self.batch.is_finished() {
+            let event = tokio::select! {
+                // Notices first: whoever ends calls must know of all that have started.
+                biased;
+                Some(notice) = self.inbox.recv() => Event::Notice(notice),
+                packet = next_packet(&mut inbound), if !self.ingest.is_sealed() => Event::Agent(packet),
+                () = &mut gone, if !absent => Event::AgentGone,
+                () = &mut timer => Event::Time,
+                () = &mut expired => Event::Expired,
+            };
+            let now = Instant::now();
+            match event {
+                Event::Notice(notice) => self.notice(notice, now),
+                Event::Agent(Ok(Some(packet))) => end = self.packet(packet, now),
+                Event::Agent(Ok(None)) => self.seal(),
+                Event::Agent(Err(_)) | Event::AgentGone => {
+                    absent = true;
+                    end = Some(End::Unread);
+                    self.agent_gone(now);
+                }
+                Event::Time => self.time(now),
+                Event::Expired => {
+                    self.close(Cut::Cancelled("the broker is going down"), now);
+                }
+            }
+            if let Some(End::Refused(_)) = end {
+                self.close(Cut::Cancelled("the agent broke the protocol"), now);
+            }
+            self.carry_out();
+            self.set_timer(timer.as_mut());
+        }
+        self.deliver(end.unwrap_or(End::Finished)).await;
+    }
+
+    fn notice(&mut self, notice: Notice, now: Instant) {
+        self.apply_notice(notice, now);
+        while let Ok(notice) = self.inbox.try_recv() {
+            self.apply_notice(notice, now);
+        }
+    }
+
+    fn apply_notice(&mut self, notice: Notice, now: Instant) {
+        match notice {
+            Notice::Dispatched(dispatch) => self.dispatched(dispatch),
+            Notice::Refused {
+                position,
+                waits,
+                refusal,
+            } => self.batch.refused(position, refusal, waits, now),
+            Notice::Settled {
+                position,
+                lease,
+                ending,
+            } => self.batch.settled(position, lease, ending, now),
+            Notice::Progress {
+                position,
+                lease,
+                message,
+                fraction,
+            } => {
+                self.batch.tool_progress(position, lease, message, fraction);
+            }
+        }
+    }
+
+    fn dispatched(&mut self, dispatch: Dispatch) {
+        let Dispatch {
+            position,
+            lease,
+            seat,
+            waits,
+            at,
+            deadline,
+        } = dispatch;
+        self.batch
+            .dispatched(position, (lease, &seat.worker), waits, (at, deadline));
+        if let Some(Some(route)) = self.routes.get_mut(position) {
+            route.seat = Some(seat);
+        }
+    }
+
+    fn packet(&mut self, packet: v1::ExecuteRequest, now: Instant) -> Option<End> {
+        self.heard = now;
+        let mut inputs = Vec::with_capacity(packet.frames.len());
+        for frame in packet.frames {
+            match convert::agent_frame(frame) {
+                Ok(input) => inputs.push(input),
+                Err(malformed) => return Some(End::Refused(status::malformed(&malformed))),
+            }
+        }
+        self.take_in(inputs)
+    }
+
+    fn take_in(&mut self, inputs: Vec<Input>) -> Option<End> {
+        let now = Instant::now();
+        let mut events = Vec::with_capacity(inputs.len());
+        let mut breach = None;
+        for input in inputs {
+            if let Err(error) = self.ingest.apply(input, &mut |event| events.push(event)) {
+                breach = Some(End::Refused(status::breach(&error)));
+                break;
+            }
+        }
+        for event in events {
+            self.ingested(event, now);
+        }
+        breach
+    }
+
+    fn seal(&mut self) {
+        let now = Instant::now();
+        let mut sealed = None;
+        self.ingest
+            .seal(TurnEnd::Complete, &mut |event| sealed = Some(event));
+        if let Some(event) = sealed {
+            self.ingested(event, now);
+        }
+    }
+
+    fn ingested(&mut self, event: ingest::Event, now: Instant) {
+        match event {
+            ingest::Event::Began(header) => {
+                self.batch.began(header, now);
+                self.routes.push(None);
+            }
+            ingest::Event::Duplicate(header) => {
+                self.batch.duplicate(header);
+                self.routes.push(None);
+            }
+            ingest::Event::Complete(position, call) => self.complete(position, call, now),
+            ingest::Event::Refused(position, refusal) => {
+                let Some(tool) = self.batch.tool_of(position) else {
+                    return;
+                };
+                let error = match refusal {
+                    Refusal::ArgumentsTooLarge => {
+                        CallError::arguments_too_large(tool, self.config.max_arguments_bytes)
+                    }
+                    Refusal::BatchTooLarge => {
+                        CallError::batch_too_large(self.config.max_batch_bytes)
+                    }
+                    Refusal::TooManyCalls => {
+                        CallError::too_many_calls(self.config.max_calls_per_batch)
+                    }
+                };
+                self.batch.refuse(position, false, error, now);
+            }
+            ingest::Event::Sealed(end, unfinished) => {
+                self.batch
+                    .seal(end, &unfinished, "the turn ended before its block did", now);
+            }
+        }
+    }
+
+    /// A block has stopped: is it a call of a known tool with valid arguments?
+    fn complete(&mut self, position: Position, call: ingest::CompleteCall, now: Instant) {
+        let Some(name) = self.batch.tool_of(position) else {
+            return;
+        };
+        let Some(tool) = self.catalogue.find(name) else {
+            let error = match self.catalogue.is_still_filling() {
+                Some(age) => CallError::no_worker(name, age),
+                None => CallError::unknown_tool(name, self.catalogue.near_names(name)),
+            };
+            return self.batch.refuse(position, true, error, now);
+        };
+        let revision = tool.revision();
+        let (arguments, idempotency_key) = call.into_parts();
+        if let Err(invalid) = revision.schema.check(&arguments) {
+            let error = match invalid {
+                Invalid::Undecided(why) => {
+                    let incident = format!("{}/{position}", self.id);
+                    tracing::error!(batch.id = %self.id, tool = name, incident, why, "arguments could not be checked");
+                    CallError::internal(&incident, Effect::NotStarted)
+                }
+                invalid => CallError::invalid_arguments(name, invalid),
+            };
+            return self.batch.refuse(position, true, error, now);
+        }
+        let Some(id) = self.batch.id_of(position) else {
+            return;
+        };
+        let call = Arc::new(Call {
+            position,
+            batch: self.id.clone(),
+            batch_key: self.key,
+            id: id.clone(),
+            tool: Arc::clone(tool.lane.tool()),
+            arguments,
+            idempotency_key,
+            policy: Arc::clone(&revision.policy),
+            notices: self.notices.clone(),
+        });
+        self.routes[position] = Some(Route {
+            lane: Arc::clone(&tool.lane),
+            call,
+            seat: None,
+        });
+        self.batch
+            .complete(position, Arc::clone(&revision.policy), now);
+    }
+
+    fn agent_gone(&mut self, now: Instant) {
+        if self.finish_on_disconnect {
+            self.ingest.seal(TurnEnd::Truncated, &mut |_| ());
+            self.batch.abandon(now);
+        } else {
+            self.close(Cut::Cancelled("the agent went away"), now);
+        }
+    }
+
+    fn close(&mut self, cut: Cut, now: Instant) {
+        self.ingest.seal(TurnEnd::Truncated, &mut |_| ());
+        self.batch.close(cut, now);
+    }
+
+    fn time(&mut self, now: Instant) {
+        if self.silence_due().is_some_and(|due| now >= due) {
+            let mut unfinished = Vec::new();
+            self.ingest.seal(TurnEnd::Truncated, &mut |event| {
+                if let ingest::Event::Sealed(_, open) = event {
+                    unfinished = open;
+                }
+            });
+            self.batch.seal(
+                TurnEnd::Truncated,
+                &unfinished,
+                "the agent fell silent in the middle of it",
+                now,
+            );
+        }
+        self.batch.tick(now);
+    }
+
+    /// Does what the batch wants done, until it wants nothing more.
+    fn carry_out(&mut self) {
+        while let Some(command) = self.batch.next_command() {
+            match command {
+                Command::Offer {
+                    position,
+                    number,
+                    wait_until,
+                    call_deadline,
+                } => {
+                    let Some(Some(route)) = self.routes.get(position) else {
+                        continue;
+                    };
+                    let attempt = Attempt {
+                        call: Arc::clone(&route.call),
+                        number,
+                        wait_until,
+                        call_deadline,
+                    };
+                    let now = Instant::now();
+                    match route.lane.offer(attempt, now) {
+                        Offer::Dispatched(dispatch) => self.dispatched(dispatch),
+                        Offer::Queued(ticket) => self.batch.queued(position, ticket, wait_until),
+                        Offer::Refused(refusal) => {
+                            self.batch.refused(position, refusal, Waits::default(), now);
+                        }
+                    }
+                }
+                Command::Withdraw { position, ticket } => {
+                    let Some(Some(route)) = self.routes.get(position) else {
+                        continue;
+                    };
+                    let now = Instant::now();
+                    let found = route.lane.withdraw(ticket, now);
+                    self.batch.withdrawn(position, found, now);
+                }
+                Command::Cancel { position, lease } => {
+                    if let Some(Some(Route {
+                        seat: Some(seat), ..
+                    })) = self.routes.get(position)
+                    {
+                        // A session that is gone has settled the lease already.
+                        drop(seat.order(Order::Cancel(lease)));
+                    }
+                }
+                Command::Tell { position, progress } => {
+                    if let Some(id) = self.batch.id_of(position) {
+                        self.progress.push(convert::progress(
+                            id,
+                            self.accepted.elapsed(),
+                            progress,
+                        ));
+                    }
+                }
+            }
+        }
+        self.tell();
+    }
+
+    /// Sends the progress that has come together; a reader that does not keep up misses it.
+    fn tell(&mut self) {
+        if !self.progress.is_empty() {
+            let frames = std::mem::take(&mut self.progress);
+            let _ = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
+        }
+    }
+
+    fn silence_due(&self) -> Option<Instant> {
+        self.ingest
+            .in_mid_block()
+            .then(|| self.heard + self.config.agent_silence)
+    }
+
+    fn due(&self) -> Instant {
+        let due = self.batch.next_due();
+        self.silence_due().map_or(due, |silence| silence.min(due))
+    }
+
+    /// Moves the timer only to an earlier moment; one that fires early finds nothing to do and is set anew.
+    fn set_timer(&self, timer: Pin<&mut Sleep>) {
+        let due = self.due();
+        if due < timer.deadline() || timer.is_elapsed() {
+            timer.reset(due);
+        }
+    }
+
+    async fn deliver(self, end: End) {
+        let Self {
+            id,
+            batch,
+            out,
+            accepted_at,
+            config,
+            ..
+        } = self;
+        let report = batch.into_report(Instant::now());
+        tracing::debug!(
+            batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
+            "batch finished"
+        );
+        let packets = match end {
+            End::Unread => return,
+            End::Refused(status) => vec![Err(status)],
+            End::Finished => packets(&id, accepted_at, report),
+        };
+        let send = async {
+            for packet in packets {
+                if out.send(packet).await.is_err() {
+                    break;
+                }
+            }
+        };
+        if tokio::time::timeout(config.delivery_timeout, send)
+            .await
+            .is_err()
+        {
+            tracing::warn!(batch.id = %id, "the agent does not read its finished batch; given up");
+        }
+    }
+}
+
+/// All results and the last frame, in packets of a size that every client takes unless one result alone is larger.
+fn packets(
+    id: &BatchId,
+    accepted_at: SystemTime,
+    report: Report,
+) -> Vec<Result<v1::ExecuteResponse, Status>> {
+    let finished = convert::finished(id, accepted_at, &report);
+    let mut packets = Vec::with_capacity(1);
+    let mut frames = Vec::with_capacity(report.calls.len() + 1);
+    let mut bytes = 0;
+    for call in report.calls {
+        let frame = convert::batch_frame(Frame::Result(convert::result(call)));
+        let size = frame.encoded_len();
+        if bytes > 0 && bytes + size > PACKET_BYTES {
+            packets.push(Ok(v1::ExecuteResponse {
+                frames: std::mem::take(&mut frames),
+            }));
+            bytes = 0;
+        }
+        bytes += size;
+        frames.push(frame);
+    }
+    frames.push(convert::batch_frame(Frame::Finished(finished)));
+    packets.push(Ok(v1::ExecuteResponse { frames }));
+    packets
+}
+
+async fn next_packet(inbound: &mut Inbound) -> Result<Option<v1::ExecuteRequest>, Status> {
+    match inbound {
+        Inbound::Stream(stream) => stream.message().await,
+        Inbound::Nothing => std::future::pending().await,
+    }
+}

@@ -1,0 +1,347 @@
+//! The tools: name to lane, and what the newest registration says of each.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use dashmap::DashMap;
+use dashmap::mapref::entry::Entry;
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use crate::config::Config;
+use crate::lane::{Lane, LaneContext};
+use crate::policy::{OutOfRange, Policy, PolicyPatch};
+use crate::schema::{self, Schema};
+
+/// Names that are suggested for an unknown one, and how close they must be.
+const NEAR_NAMES: usize = 3;
+const NEAR_ENOUGH: f64 = 0.75;
+const MAX_NAME_BYTES: usize = 128;
+const MAX_DESCRIPTION_BYTES: usize = 64 * 1024;
+
+/// A tool as a worker registers it.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Definition {
+    pub(crate) name: Arc<str>,
+    pub(crate) description: String,
+    pub(crate) input_schema: Bytes,
+    pub(crate) policy: PolicyPatch,
+}
+
+/// A definition that was checked and made ready: the schema is compiled once for all its calls.
+#[derive(Debug)]
+pub(crate) struct Revision {
+    pub(crate) definition: Definition,
+    pub(crate) schema: Schema,
+    /// The registered policy with the operator's word over it, and all gaps filled.
+    pub(crate) policy: Arc<Policy>,
+}
+
+/// A known tool. It stays known when its last worker leaves, until its place is needed.
+#[derive(Debug)]
+pub(crate) struct Tool {
+    pub(crate) lane: Arc<Lane>,
+    revision: RwLock<Arc<Revision>>,
+}
+
+impl Tool {
+    /// What the newest registration says.
+    pub(crate) fn revision(&self) -> Arc<Revision> {
+        Arc::clone(&self.revision.read())
+    }
+}
+
+/// Why a tool cannot be registered.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error(
+        "tools[].name {0:?}: permitted are 1 to {MAX_NAME_BYTES} characters of A-Z a-z 0-9 _ . : / - that begin with \
+         a letter, a digit or _"
+    )]
+    Name(String),
+    #[error("tools[{0}].description has {1} bytes; permitted are {MAX_DESCRIPTION_BYTES}")]
+    Description(Arc<str>, usize),
+    #[error("tools[{0}].{1}")]
+    Schema(Arc<str>, schema::Error),
+    #[error("tools[{0}].policy.{1}")]
+    Policy(Arc<str>, OutOfRange),
+    #[error("the broker knows {0} tools, which is max_tools")]
+    TooMany(usize),
+}
+
+/// All tools.
+#[derive(Debug)]
+pub(crate) struct Catalogue {
+    config: Arc<Config>,
+    context: LaneContext,
+    /// Handles only; no guard is ever held over anything but a look-up or an insertion. Entries leave in `make_room`.
+    by_name: DashMap<Arc<str>, Arc<Tool>>,
+    started: Instant,
+}
+
+impl Catalogue {
+    pub(crate) fn new(config: Arc<Config>, context: LaneContext) -> Self {
+        Self {
+            config,
+            context,
+            by_name: DashMap::new(),
+            started: Instant::now(),
+        }
+    }
+
+    /// A handle to the tool.
+    pub(crate) fn find(&self, name: &str) -> Option<Arc<Tool>> {
+        self.by_name
+            .get(name)
+            .map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// For how long a name that nobody registered may still be one that a worker is about to register again: right
+    /// after a start, when workers have not found back yet.
+    pub(crate) fn is_still_filling(&self) -> Option<Duration> {
+        let age = self.started.elapsed();
+        (age < self.config.no_worker_wait).then_some(age)
+    }
+
+    /// Known names that are close, best first.
+    pub(crate) fn near_names(&self, name: &str) -> Vec<String> {
+        let wanted = name.to_lowercase();
+        let mut near: Vec<(f64, Arc<str>)> = self
+            .by_name
+            .iter()
+            .map(|entry| {
+                (
+                    strsim::jaro_winkler(&wanted, &entry.key().to_lowercase()),
+                    Arc::clone(entry.key()),
+                )
+            })
+            .filter(|(closeness, _)| *closeness >= NEAR_ENOUGH)
+            .collect();
+        near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
+        near.into_iter()
+            .take(NEAR_NAMES)
+            .map(|(_, name)| name.to_string())
+            .collect()
+    }
+
+    /// Every tool, sorted by name.
+    pub(crate) fn list(&self) -> Vec<Arc<Tool>> {
+        let mut tools: Vec<_> = self
+            .by_name
+            .iter()
+            .map(|entry| Arc::clone(entry.value()))
+            .collect();
+        tools.sort_by(|a, b| a.lane.tool().cmp(b.lane.tool()));
+        tools
+    }
+
+    /// Takes the definitions in, all or none. The newest definition of a name is everybody's.
+    pub(crate) fn register(&self, definitions: Vec<Definition>) -> Result<Vec<Arc<Tool>>, Error> {
+        let revisions: Vec<_> = definitions
+            .into_iter()
+            .map(|of| self.revise(of))
+            .collect::<Result<_, _>>()?;
+        let new = revisions
+            .iter()
+            .filter(|revised| matches!(revised, Revised::New(_)))
+            .count();
+        self.make_room(new)?;
+        Ok(revisions
+            .into_iter()
+            .map(|revised| self.install(revised))
+            .collect())
+    }
+
+    fn revise(&self, definition: Definition) -> Result<Revised, Error> {
+        let known = self.find(&definition.name);
+        if let Some(tool) = &known
+            && tool.revision().definition == definition
+        {
+            return Ok(Revised::Same(Arc::clone(tool)));
+        }
+        check(&definition)?;
+        let name = || Arc::clone(&definition.name);
+        let schema = Schema::compile(&definition.input_schema)
+            .map_err(|error| Error::Schema(name(), error))?;
+        definition
+            .policy
+            .check()
+            .map_err(|error| Error::Policy(name(), error))?;
+        let operator = self
+            .config
+            .tools
+            .get(&*definition.name)
+            .cloned()
+            .unwrap_or_default();
+        let policy = Arc::new(
+            operator
+                .over(&definition.policy)
+                .effective(self.config.call_timeout),
+        );
+        let revision = Arc::new(Revision {
+            definition,
+            schema,
+            policy,
+        });
+        Ok(if known.is_some() {
+            Revised::Changed(revision)
+        } else {
+            Revised::New(revision)
+        })
+    }
+
+    fn install(&self, revised: Revised) -> Arc<Tool> {
+        let revision = match revised {
+            Revised::Same(tool) => return tool,
+            Revised::New(revision) | Revised::Changed(revision) => revision,
+        };
+        let name = Arc::clone(&revision.definition.name);
+        let tool = match self.by_name.entry(Arc::clone(&name)) {
+            Entry::Occupied(entry) => Arc::clone(entry.get()),
+            Entry::Vacant(entry) => {
+                let lane = Lane::new(name, self.context.clone());
+                lane.set_limits(&revision.policy, None);
+                let tool = Arc::new(Tool {
+                    lane,
+                    revision: RwLock::new(revision),
+                });
+                entry.insert(Arc::clone(&tool));
+                return tool;
+            }
+        };
+        let policy = Arc::clone(&revision.policy);
+        let before = std::mem::replace(&mut *tool.revision.write(), revision);
+        tool.lane.set_limits(&policy, before.policy.rate);
+        tracing::info!(tool = %tool.lane.tool(), "tool redefined by a newer registration");
+        tool
+    }
+
+    /// Forgets tools that nobody serves if there is no place for so many more.
+    fn make_room(&self, more: usize) -> Result<(), Error> {
+        if self.by_name.len() + more > self.config.max_tools {
+            self.by_name.retain(|_, tool| !tool.lane.is_idle());
+        }
+        if self.by_name.len() + more > self.config.max_tools {
+            return Err(Error::TooMany(self.by_name.len()));
+        }
+        Ok(())
+    }
+}
+
+enum Revised {
+    Same(Arc<Tool>),
+    Changed(Arc<Revision>),
+    New(Arc<Revision>),
+}
+
+fn check(definition: &Definition) -> Result<(), Error> {
+    let name = &definition.name;
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte);
+    let begins = name
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    if !begins || name.len() > MAX_NAME_BYTES || !name.bytes().all(legal) {
+        return Err(Error::Name(name.chars().take(MAX_NAME_BYTES).collect()));
+    }
+    if definition.description.len() > MAX_DESCRIPTION_BYTES {
+        return Err(Error::Description(
+            Arc::clone(name),
+            definition.description.len(),
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::lane::tests::context;
+
+    fn catalogue(max_tools: usize) -> Catalogue {
+        let config = Config {
+            max_tools,
+            ..Config::default()
+        };
+        Catalogue::new(Arc::new(config), context())
+    }
+
+    fn definition(name: &str) -> Definition {
+        Definition {
+            name: name.into(),
+            description: String::new(),
+            input_schema: Bytes::new(),
+            policy: PolicyPatch::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn the_newest_definition_is_everybodys_and_the_same_one_is_not_compiled_again() {
+        let catalogue = catalogue(10);
+        let first = catalogue.register(vec![definition("search")]).unwrap();
+        let before = first[0].revision();
+        catalogue.register(vec![definition("search")]).unwrap();
+        assert!(Arc::ptr_eq(&before, &first[0].revision()));
+        let newer = Definition {
+            description: "newer".to_owned(),
+            ..definition("search")
+        };
+        catalogue.register(vec![newer]).unwrap();
+        assert_eq!(first[0].revision().definition.description, "newer");
+    }
+
+    #[tokio::test]
+    async fn registration_is_all_or_nothing_and_names_the_tool() {
+        let catalogue = catalogue(10);
+        let broken = Definition {
+            input_schema: Bytes::from_static(b"{"),
+            ..definition("b")
+        };
+        let error = catalogue
+            .register(vec![definition("a"), broken])
+            .unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .starts_with("tools[b].input_schema is not JSON"),
+            "{error}"
+        );
+        assert!(catalogue.find("a").is_none());
+        for name in ["", "-x", "a b", "ä", &"x".repeat(129)] {
+            assert!(
+                matches!(
+                    catalogue.register(vec![definition(name)]),
+                    Err(Error::Name(_))
+                ),
+                "{name}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn tools_without_workers_make_room() {
+        let catalogue = catalogue(2);
+        catalogue
+            .register(vec![definition("a"), definition("b")])
+            .unwrap();
+        catalogue.register(vec![definition("c")]).unwrap();
+        assert!(catalogue.find("a").is_none() && catalogue.find("c").is_some());
+        let names = ["x", "y", "z"].map(definition).to_vec();
+        assert!(matches!(catalogue.register(names), Err(Error::TooMany(_))));
+    }
+
+    #[tokio::test]
+    async fn near_names_are_those_a_model_may_have_meant() {
+        let catalogue = catalogue(10);
+        catalogue
+            .register(
+                ["search_files", "search_web", "calculate"]
+                    .map(definition)
+                    .to_vec(),
+            )
+            .unwrap();
+        assert_eq!(catalogue.near_names("Search_File")[0], "search_files");
+        assert!(catalogue.near_names("zzz").is_empty());
+    }
+}

@@ -1,0 +1,209 @@
+//! The agent's side: opens batches, lists tools.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status, Streaming};
+use toolpool_proto::v1;
+use toolpool_proto::v1::broker_service_server::BrokerService;
+
+use super::{convert, status};
+use crate::batch::task::{Inbound, Opened, Task};
+use crate::catalogue::Catalogue;
+use crate::config::Config;
+use crate::ingest::{Input, TurnEnd};
+use crate::lane::queue::BatchKey;
+use crate::registry::Batches;
+
+/// Packets that may wait for the agent's connection.
+const OUT_PACKETS: usize = 16;
+/// Of an RPC's deadline, the part that is left for the finished batch to travel: a tenth, but no more than this.
+const MOST_MARGIN: Duration = Duration::from_millis(250);
+
+/// What batches are opened with.
+#[derive(Clone, Debug)]
+pub(crate) struct Agents {
+    pub(crate) config: Arc<Config>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) batches: Arc<Batches>,
+    pub(crate) keys: Arc<AtomicU64>,
+    pub(crate) tasks: TaskTracker,
+    /// No new batches.
+    pub(crate) draining: CancellationToken,
+    /// Time is up for open ones.
+    pub(crate) expire: CancellationToken,
+}
+
+type Out = mpsc::Receiver<Result<v1::ExecuteResponse, Status>>;
+
+impl Agents {
+    fn open(
+        &self,
+        open: v1::Open,
+        first: Vec<Input>,
+        inbound: Inbound,
+        metadata: &MetadataMap,
+    ) -> Result<Out, Status> {
+        if self.draining.is_cancelled() {
+            return Err(status::draining());
+        }
+        let open = convert::open(open).map_err(|malformed| status::malformed(&malformed))?;
+        let place = self.batches.open(&open.batch).map_err(status::no_place)?;
+        let (out, response) = mpsc::channel(OUT_PACKETS);
+        let task = Task::new(Opened {
+            open,
+            key: BatchKey(self.keys.fetch_add(1, Ordering::Relaxed)),
+            place,
+            rpc_deadline: rpc_deadline(metadata),
+            config: Arc::clone(&self.config),
+            catalogue: Arc::clone(&self.catalogue),
+            expire: self.expire.clone(),
+            out,
+        });
+        self.tasks.spawn(task.run(first, inbound));
+        Ok(response)
+    }
+}
+
+#[tonic::async_trait]
+impl BrokerService for Agents {
+    type ExecuteStream = ReceiverStream<Result<v1::ExecuteResponse, Status>>;
+
+    async fn execute(
+        &self,
+        request: Request<Streaming<v1::ExecuteRequest>>,
+    ) -> Result<Response<Self::ExecuteStream>, Status> {
+        let (metadata, _, mut stream) = request.into_parts();
+        let first = tokio::time::timeout(self.config.agent_silence, next_frames(&mut stream))
+            .await
+            .map_err(|_| {
+                Status::deadline_exceeded("no open frame came for too long (agent_silence)")
+            })??;
+        let mut frames = first.into_iter();
+        let Some(v1::AgentFrame {
+            frame: Some(v1::agent_frame::Frame::Open(open)),
+        }) = frames.next()
+        else {
+            return Err(Status::invalid_argument("the first frame must be open"));
+        };
+        let first = frames
+            .map(convert::agent_frame)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|malformed| status::malformed(&malformed))?;
+        let response = self.open(open, first, Inbound::Stream(Box::new(stream)), &metadata)?;
+        Ok(Response::new(ReceiverStream::new(response)))
+    }
+
+    async fn execute_batch(
+        &self,
+        request: Request<v1::ExecuteBatchRequest>,
+    ) -> Result<Response<v1::ExecuteBatchResponse>, Status> {
+        let (metadata, _, request) = request.into_parts();
+        let mut first = request
+            .calls
+            .into_iter()
+            .map(convert::call)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|malformed| status::malformed(&malformed))?;
+        let end = request.seal.map_or(Ok(TurnEnd::Complete), convert::seal);
+        first.push(Input::Seal(
+            end.map_err(|malformed| status::malformed(&malformed))?,
+        ));
+        let open = v1::Open {
+            progress: false,
+            ..request.open.unwrap_or_default()
+        };
+        let mut out = self.open(open, first, Inbound::Nothing, &metadata)?;
+        let mut response = v1::ExecuteBatchResponse::default();
+        while let Some(packet) = out.recv().await {
+            for frame in packet?.frames {
+                match frame.frame {
+                    Some(v1::batch_frame::Frame::Result(result)) => response.results.push(result),
+                    Some(v1::batch_frame::Frame::Finished(finished)) => {
+                        response.finished = Some(finished);
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(Response::new(response))
+    }
+
+    async fn list_tools(
+        &self,
+        _: Request<v1::ListToolsRequest>,
+    ) -> Result<Response<v1::ListToolsResponse>, Status> {
+        let tools = self
+            .catalogue
+            .list()
+            .iter()
+            .map(|tool| convert::catalogue_entry(tool))
+            .collect();
+        Ok(Response::new(v1::ListToolsResponse { tools }))
+    }
+}
+
+/// The frames of the first packet that has any.
+async fn next_frames(
+    stream: &mut Streaming<v1::ExecuteRequest>,
+) -> Result<Vec<v1::AgentFrame>, Status> {
+    loop {
+        match stream.message().await? {
+            None => {
+                return Err(Status::invalid_argument(
+                    "the stream ended before its open frame",
+                ));
+            }
+            Some(packet) if packet.frames.is_empty() => {}
+            Some(packet) => return Ok(packet.frames),
+        }
+    }
+}
+
+/// The time that the batch has by the RPC's own deadline: a little less, so that the batch arrives before it.
+fn rpc_deadline(metadata: &MetadataMap) -> Option<Duration> {
+    let time = parse_grpc_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
+    Some(time.saturating_sub((time / 10).min(MOST_MARGIN)))
+}
+
+/// At most eight digits and a unit; see "Timeout" in gRPC over HTTP/2.
+fn parse_grpc_timeout(text: &str) -> Option<Duration> {
+    let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    if digits.len() > 8 {
+        return None;
+    }
+    let number: u64 = digits.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number * 3_600),
+        "M" => Duration::from_secs(number * 60),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rpc_deadline_is_met_with_a_margin() {
+        let mut metadata = MetadataMap::new();
+        assert_eq!(rpc_deadline(&metadata), None);
+        metadata.insert("grpc-timeout", "10S".parse().unwrap());
+        assert_eq!(rpc_deadline(&metadata), Some(Duration::from_millis(9_750)));
+        metadata.insert("grpc-timeout", "100m".parse().unwrap());
+        assert_eq!(rpc_deadline(&metadata), Some(Duration::from_millis(90)));
+        for wrong in ["", "S", "123456789S", "1x", "-1S"] {
+            assert_eq!(parse_grpc_timeout(wrong), None, "{wrong}");
+        }
+    }
+}

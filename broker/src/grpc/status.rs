@@ -1,0 +1,33 @@
+//! A refusal of the whole stream, as the status that says so.
+
+use tonic::Status;
+
+use super::convert::Malformed;
+use crate::ingest::Breach;
+use crate::registry::NoPlace;
+
+pub(crate) fn malformed(malformed: &Malformed) -> Status {
+    Status::invalid_argument(malformed.to_string())
+}
+
+pub(crate) fn breach(breach: &Breach) -> Status {
+    let text = breach.to_string();
+    match breach {
+        Breach::IndexOpen(_) | Breach::IndexNotOpen { .. } | Breach::AfterSeal => {
+            Status::invalid_argument(text)
+        }
+        Breach::FarTooManyCalls(_) => Status::resource_exhausted(text),
+    }
+}
+
+pub(crate) fn no_place(no_place: NoPlace) -> Status {
+    let text = no_place.to_string();
+    match no_place {
+        NoPlace::Full(_) => Status::resource_exhausted(text),
+        NoPlace::Taken => Status::already_exists(text),
+    }
+}
+
+pub(crate) fn draining() -> Status {
+    Status::unavailable("the broker is draining and takes no new batches; try another or try again")
+}

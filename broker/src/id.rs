@@ -1,0 +1,104 @@
+//! The names of things: batches, calls, workers, leases.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        ///
+        /// Cloning copies a pointer.
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub(crate) struct $name(Arc<str>);
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl From<&str> for $name {
+            fn from(text: &str) -> Self {
+                Self(Arc::from(text))
+            }
+        }
+
+        impl From<String> for $name {
+            fn from(text: String) -> Self {
+                Self(Arc::from(text))
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+text_id! {
+    /// One model turn; unique among the open batches of a broker.
+    BatchId
+}
+text_id! {
+    /// A call as the agent names it; unique in its batch.
+    CallId
+}
+text_id! {
+    /// A worker as it names itself; unique among live workers.
+    WorkerId
+}
+text_id! {
+    /// One life of a worker's process: tells a reconnect from a restart.
+    InstanceId
+}
+
+impl BatchId {
+    /// An id for an agent that gave none: a `UUIDv7`, so that ids sort by time in a log.
+    #[must_use]
+    pub(crate) fn generate() -> Self {
+        let mut text = [0; uuid::fmt::Hyphenated::LENGTH];
+        Self(Arc::from(
+            &*uuid::Uuid::now_v7().hyphenated().encode_lower(&mut text),
+        ))
+    }
+}
+
+/// The right to run one attempt of one call. Never used again, by a later life of the broker either.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct LeaseId(pub(crate) u64);
+
+impl fmt::Display for LeaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+/// Where lease ids come from.
+#[derive(Debug)]
+pub(crate) struct LeaseIds(AtomicU64);
+
+impl LeaseIds {
+    /// Bits that count; the rest say which life of the broker. 2^40 leases are 12 days at a million a second.
+    const COUNTER_BITS: u32 = 40;
+
+    /// A source whose ids no other life of a broker makes (but for one chance in 16 million), so that a worker which
+    /// outlived its broker is fenced off by the next one.
+    #[must_use]
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(fastrand::u64(1..) << Self::COUNTER_BITS))
+    }
+
+    /// The next id.
+    pub(crate) fn next(&self) -> LeaseId {
+        LeaseId(self.0.fetch_add(1, Ordering::Relaxed))
+    }
+}
+
+impl Default for LeaseIds {
+    fn default() -> Self {
+        Self::new()
+    }
+}

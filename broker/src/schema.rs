@@ -1,0 +1,239 @@
+//! Arguments against a tool's JSON Schema, compiled once per revision of the tool.
+
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{PatternOptions, Validator};
+use serde_json::Value;
+
+/// The largest schema that a tool may register, in bytes.
+pub(crate) const MAX_SCHEMA_BYTES: usize = 256 * 1024;
+/// Violations listed for one call; a model fixes no more than these at once.
+const MAX_VIOLATIONS: usize = 64;
+/// Bytes of one violation's message: it quotes the arguments, which may be large.
+const MAX_MESSAGE_BYTES: usize = 300;
+/// Steps of a backtracking pattern before it counts as not matching: a schema must not be able to stall the broker.
+const BACKTRACK_LIMIT: usize = 100_000;
+
+/// A compiled schema. `None` inside means any object.
+#[derive(Debug)]
+pub(crate) struct Schema(Option<Validator>);
+
+/// Why a schema cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// Larger than [`MAX_SCHEMA_BYTES`].
+    #[error("input_schema has {0} bytes; permitted are {MAX_SCHEMA_BYTES}")]
+    TooLarge(usize),
+    /// Not JSON.
+    #[error("input_schema is not JSON: {0}")]
+    NotJson(#[from] serde_json::Error),
+    /// Not a JSON Schema, or one that refers outside itself.
+    #[error("input_schema is not a usable JSON Schema: {0}")]
+    NotSchema(String),
+}
+
+/// One way in which arguments break a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Violation {
+    /// JSON Pointer into the arguments.
+    pub(crate) path: String,
+    /// What is wrong there.
+    pub(crate) message: String,
+}
+
+/// Why arguments are not acceptable.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Invalid {
+    /// Not one JSON value; says where it breaks.
+    NotJson(String),
+    /// JSON that breaks the schema.
+    Violations(Vec<Violation>),
+    /// Whether they do could not be found out: a pattern of the schema takes too many steps.
+    Undecided(String),
+}
+
+impl Schema {
+    /// Compiles a schema; empty text means any object. References may not leave the document: nothing is ever fetched.
+    pub(crate) fn compile(text: &[u8]) -> Result<Self, Error> {
+        if text.len() > MAX_SCHEMA_BYTES {
+            return Err(Error::TooLarge(text.len()));
+        }
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        let schema: Value = serde_json::from_slice(text)?;
+        let patterns = PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_LIMIT);
+        let validator = jsonschema::options()
+            .offline()
+            .with_pattern_options(patterns)
+            .build(&schema)
+            .map_err(|error| Error::NotSchema(clip(error.to_string())))?;
+        Ok(Self(Some(validator)))
+    }
+
+    /// Parses `arguments` strictly, without repair, and holds them against the schema.
+    pub(crate) fn check(&self, arguments: &[u8]) -> Result<(), Invalid> {
+        let value: Value = serde_json::from_slice(arguments)
+            .map_err(|error| Invalid::NotJson(error.to_string()))?;
+        if !value.is_object() {
+            let message = format!("the arguments must be a JSON object, not {}", kind(&value));
+            return Err(Invalid::Violations(vec![Violation {
+                path: String::new(),
+                message,
+            }]));
+        }
+        match &self.0 {
+            Some(validator) if !validator.is_valid(&value) => Err(violations(validator, &value)),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn violations(validator: &Validator, value: &Value) -> Invalid {
+    let mut list = Vec::new();
+    for error in validator.iter_errors(value).take(MAX_VIOLATIONS) {
+        let message = clip(error.to_string());
+        if matches!(
+            error.kind(),
+            ValidationErrorKind::BacktrackLimitExceeded { .. }
+        ) {
+            return Invalid::Undecided(message);
+        }
+        list.push(Violation {
+            path: error.instance_path().to_string(),
+            message,
+        });
+    }
+    Invalid::Violations(list)
+}
+
+fn clip(mut text: String) -> String {
+    if text.len() > MAX_MESSAGE_BYTES {
+        text.truncate(text.floor_char_boundary(MAX_MESSAGE_BYTES));
+        text.push('…');
+    }
+    text
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn compile(schema: &str) -> Schema {
+        Schema::compile(schema.as_bytes()).unwrap()
+    }
+
+    fn paths(schema: &Schema, arguments: &str) -> Vec<String> {
+        match schema.check(arguments.as_bytes()) {
+            Err(Invalid::Violations(list)) => {
+                list.into_iter().map(|violation| violation.path).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_violation_is_listed_with_its_path() {
+        let schema = compile(
+            r#"{"type":"object","required":["q"],"additionalProperties":false,
+                "properties":{"q":{"type":"string"},"opts":{"type":"object","properties":{"n":{"type":"integer"}}}}}"#,
+        );
+        assert_eq!(schema.check(br#"{"q":"x","opts":{"n":1}}"#), Ok(()));
+        assert_eq!(paths(&schema, r#"{"opts":{"n":"one"},"z":1}"#).len(), 3);
+        assert!(paths(&schema, r#"{"q":"x","opts":{"n":"one"}}"#).contains(&"/opts/n".to_owned()));
+    }
+
+    #[test]
+    fn broken_json_is_never_repaired() {
+        let schema = Schema::compile(b"").unwrap();
+        for text in [
+            r#"{"a":1"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1} x"#,
+            "{'a':1}",
+            r#"{"a":NaN}"#,
+            "",
+            "\u{feff}{}",
+        ] {
+            assert!(
+                matches!(schema.check(text.as_bytes()), Err(Invalid::NotJson(_))),
+                "{text}"
+            );
+        }
+        assert!(
+            matches!(schema.check(b"{\"a\":\"\xff\"}"), Err(Invalid::NotJson(_))),
+            "not UTF-8"
+        );
+        assert!(
+            matches!(
+                schema.check("[".repeat(100_000).as_bytes()),
+                Err(Invalid::NotJson(_))
+            ),
+            "too deep"
+        );
+    }
+
+    #[test]
+    fn only_an_object_is_a_set_of_arguments() {
+        assert_eq!(paths(&compile("true"), "7"), [""]);
+    }
+
+    #[test]
+    fn a_schema_that_refers_outside_itself_is_refused() {
+        for reference in [
+            "http://127.0.0.1:1/x.json",
+            "file:///etc/passwd",
+            "other.json",
+        ] {
+            let schema = format!(r#"{{"$ref":"{reference}"}}"#);
+            assert!(
+                matches!(Schema::compile(schema.as_bytes()), Err(Error::NotSchema(_))),
+                "{reference}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_schema_that_is_none_is_refused() {
+        assert!(matches!(Schema::compile(b"{"), Err(Error::NotJson(_))));
+        assert!(matches!(
+            Schema::compile(br#"{"type":"strng"}"#),
+            Err(Error::NotSchema(_))
+        ));
+        assert!(matches!(
+            Schema::compile(&vec![b' '; MAX_SCHEMA_BYTES + 1]),
+            Err(Error::TooLarge(_))
+        ));
+    }
+
+    #[test]
+    fn a_catastrophic_pattern_ends_soon_and_is_not_the_callers_fault() {
+        let schema =
+            compile(r#"{"properties":{"a":{"type":"string","pattern":"^(?=(a+)+$)(a|aa)+$"}}}"#);
+        let arguments = format!(r#"{{"a":"{}!"}}"#, "a".repeat(5_000));
+        assert!(matches!(
+            schema.check(arguments.as_bytes()),
+            Err(Invalid::Undecided(_))
+        ));
+    }
+
+    #[test]
+    fn a_long_value_is_not_quoted_whole() {
+        let schema = compile(r#"{"properties":{"a":{"type":"integer"}}}"#);
+        let arguments = format!(r#"{{"a":"{}"}}"#, "ä".repeat(5_000));
+        let Err(Invalid::Violations(list)) = schema.check(arguments.as_bytes()) else {
+            panic!("must not match")
+        };
+        assert!(list[0].message.len() < 400);
+    }
+}

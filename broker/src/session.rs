@@ -1,0 +1,553 @@
+//! One task for each worker; it alone owns the worker's leases.
+//!
+//! The session outlives a break of the stream by the reconnect grace, so that a worker which comes back keeps its
+//! leases. Leaving it, for whatever reason, drops every lease, and a dropped lease settles itself: no call waits for a
+//! worker that is gone.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, Sleep};
+use tokio_util::sync::CancellationToken;
+use tonic::{Status, Streaming};
+use toolpool_proto::v1;
+
+use crate::call_error::{CallError, Code};
+use crate::catalogue::{Catalogue, Tool};
+use crate::config::Config;
+use crate::grpc::convert::{self, FromWorker, Register};
+use crate::id::{InstanceId, LeaseId, WorkerId};
+use crate::lane::lease::{Ending, Lease};
+use crate::lane::seat::{Order, Seat, SeatKey};
+
+mod outbox;
+
+use outbox::Outbox;
+
+/// Packets that may wait for the worker's connection; what is behind them waits in the outbox.
+pub(crate) const LINK_PACKETS: usize = 4;
+
+/// A worker's stream, both ways.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) inbound: Inbound,
+    pub(crate) outbound: Outbound,
+}
+
+/// What the worker sends.
+#[derive(Debug)]
+pub(crate) struct Inbound {
+    pub(crate) stream: Streaming<v1::JoinRequest>,
+    /// Frames that came in the same packet as `register`.
+    pub(crate) early: Vec<v1::WorkerFrame>,
+}
+
+/// The way to the worker's connection.
+pub(crate) type Outbound = mpsc::Sender<Result<v1::JoinResponse, Status>>;
+
+/// A worker that dials in.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    pub(crate) register: Register,
+    pub(crate) link: Link,
+}
+
+/// What a session needs of the broker.
+#[derive(Clone, Debug)]
+pub(crate) struct SessionContext {
+    pub(crate) config: Arc<Config>,
+    pub(crate) catalogue: Arc<Catalogue>,
+    /// The broker takes no new batches.
+    pub(crate) draining: CancellationToken,
+    /// The session must end.
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// One worker.
+pub(crate) struct Session {
+    worker: WorkerId,
+    instance: InstanceId,
+    seat: Arc<Seat>,
+    orders: mpsc::Receiver<Order>,
+    joins: mpsc::Receiver<Joining>,
+    tools: Vec<Arc<Tool>>,
+    leases: HashMap<LeaseId, Lease>,
+    outbox: Outbox,
+    /// Both are there, or neither is: the stream is broken.
+    inbound: Option<Inbound>,
+    outbound: Option<Outbound>,
+    /// When the worker was last heard of; when the link broke, if it is broken.
+    heard: Instant,
+    next_beat: Instant,
+    /// The worker takes no new calls.
+    worker_drains: bool,
+    told_of_drain: bool,
+    context: SessionContext,
+}
+
+enum Event {
+    FromWorker(Option<Result<v1::JoinRequest, Status>>),
+    Order(Order),
+    Joining(Option<Box<Joining>>),
+    Room,
+    Time,
+    Draining,
+    Shutdown,
+}
+
+/// Why a session is over, for the log.
+type Reason = &'static str;
+
+impl Session {
+    /// A session for a worker that nobody knows yet. On an error the worker has been told.
+    pub(crate) fn new(
+        key: SeatKey,
+        joining: Joining,
+        joins: mpsc::Receiver<Joining>,
+        context: SessionContext,
+    ) -> Option<Self> {
+        let Register {
+            worker,
+            instance,
+            slots,
+            ..
+        } = &joining.register;
+        let (seat, orders) = Seat::new(key, worker.clone(), *slots);
+        let mut session = Self {
+            worker: worker.clone(),
+            instance: instance.clone(),
+            seat,
+            orders,
+            joins,
+            tools: Vec::new(),
+            leases: HashMap::new(),
+            outbox: Outbox::default(),
+            inbound: None,
+            outbound: None,
+            heard: Instant::now(),
+            next_beat: Instant::now() + context.config.beat_interval,
+            worker_drains: false,
+            told_of_drain: false,
+            context,
+        };
+        session.attach(joining).then_some(session)
+    }
+
+    /// Serves the worker until it is gone or the broker goes down.
+    pub(crate) async fn run(mut self) {
+        let timer = tokio::time::sleep_until(self.next_due());
+        tokio::pin!(timer);
+        let draining = self.context.draining.clone();
+        let shutdown = self.context.shutdown.clone();
+        let (draining, shutdown) = (draining.cancelled(), shutdown.cancelled());
+        tokio::pin!(draining, shutdown);
+        let reason = loop {
+            let event = tokio::select! {
+                packet = next_packet(&mut self.inbound) => Event::FromWorker(packet),
+                Some(order) = self.orders.recv() => Event::Order(order),
+                joining = self.joins.recv() => Event::Joining(joining.map(Box::new)),
+                () = room(self.outbound.as_ref()), if self.outbox.is_stalled() => Event::Room,
+                () = &mut timer => Event::Time,
+                () = &mut draining, if !self.told_of_drain => Event::Draining,
+                () = &mut shutdown => Event::Shutdown,
+            };
+            if let ControlFlow::Break(reason) = self.apply(event) {
+                break reason;
+            }
+            self.flush();
+            self.set_timer(timer.as_mut());
+        };
+        self.leave(reason);
+    }
+
+    fn apply(&mut self, event: Event) -> ControlFlow<Reason> {
+        match event {
+            Event::FromWorker(Some(Ok(packet))) => return self.packet(packet),
+            Event::FromWorker(Some(Err(status))) => self.detach(&status.to_string()),
+            Event::FromWorker(None) => return ControlFlow::Break("the worker closed its stream"),
+            Event::Order(order) => {
+                self.order(order);
+                // Whatever else is ready rides in the same packet.
+                while let Ok(order) = self.orders.try_recv() {
+                    self.order(order);
+                }
+            }
+            Event::Joining(Some(joining)) => return self.joining(*joining),
+            Event::Joining(None) => return ControlFlow::Break("the broker forgot the worker"),
+            Event::Room => self.outbox.resume(),
+            Event::Time => return self.tick(Instant::now()),
+            Event::Draining => {
+                self.told_of_drain = true;
+                self.outbox.push(v1::pool_frame::Frame::Drain(v1::Drain {}));
+            }
+            Event::Shutdown => return ControlFlow::Break("the broker is going down"),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn packet(&mut self, packet: v1::JoinRequest) -> ControlFlow<Reason> {
+        self.heard = Instant::now();
+        for frame in packet.frames {
+            match convert::worker_frame(frame) {
+                Ok(frame) => self.frame(frame),
+                Err(malformed) => {
+                    self.refuse_link(Status::invalid_argument(malformed.to_string()));
+                    return ControlFlow::Break("the worker broke the protocol");
+                }
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn frame(&mut self, frame: FromWorker) {
+        match frame {
+            FromWorker::Started(lease) => tracing::trace!(%lease, "started"),
+            FromWorker::Progress {
+                lease,
+                message,
+                fraction,
+            } => {
+                if let Some(lease) = self.leases.get(&lease) {
+                    lease.progress(message, fraction);
+                }
+            }
+            FromWorker::Outcome { lease, ending } => self.outcome(lease, ending),
+            FromWorker::Beat => {}
+            FromWorker::Drain => {
+                tracing::info!(worker.id = %self.worker, "worker drains");
+                self.worker_drains = true;
+                self.leave_lanes();
+                self.outbox.do_not_delay_acks();
+            }
+        }
+    }
+
+    fn outcome(&mut self, id: LeaseId, ending: Ending) {
+        // Acknowledged even if nobody waits for it, or the worker would send it for ever.
+        self.outbox.ack(id, Instant::now());
+        let Some(lease) = self.leases.remove(&id) else {
+            tracing::debug!(worker.id = %self.worker, lease.id = %id, "outcome fenced off: its lease has ended");
+            return;
+        };
+        let ending = self.within_limits(&lease, ending);
+        if let Ending::Failed(CallError {
+            code: Code::RateLimited,
+            retry_after: Some(wait),
+            ..
+        }) = &ending
+        {
+            lease.pause_tool(*wait);
+        }
+        lease.settle(ending);
+    }
+
+    fn within_limits(&self, lease: &Lease, ending: Ending) -> Ending {
+        let limit = self.context.config.max_result_bytes;
+        match ending {
+            Ending::Output(output) if output.size() > limit => {
+                let tool = &lease.call().tool;
+                Ending::Failed(CallError::result_too_large(
+                    tool,
+                    output.size(),
+                    limit,
+                    "max_result_bytes",
+                ))
+            }
+            Ending::Failed(mut error) => {
+                error.retry_after = error
+                    .retry_after
+                    .map(|wait| wait.min(self.context.config.max_pause));
+                Ending::Failed(error)
+            }
+            other => other,
+        }
+    }
+
+    fn order(&mut self, order: Order) {
+        match order {
+            // Dropping it unsent gives the call back to its batch.
+            Order::Assign(lease) if self.outbound.is_none() => drop(lease),
+            Order::Assign(lease) => {
+                let time_left = lease.deadline.saturating_duration_since(Instant::now());
+                self.outbox
+                    .assign(convert::assignment(&lease, time_left), lease.id);
+                self.leases.insert(lease.id, lease);
+            }
+            Order::Cancel(id) => {
+                let Some(lease) = self.leases.get_mut(&id) else {
+                    return;
+                };
+                lease.fence();
+                if self.outbox.take_back(id) {
+                    self.leases.remove(&id);
+                } else if self.outbound.is_some() {
+                    self.outbox
+                        .push(v1::pool_frame::Frame::Cancel(v1::Cancel { lease_id: id.0 }));
+                }
+            }
+        }
+    }
+
+    fn joining(&mut self, joining: Joining) -> ControlFlow<Reason> {
+        if joining.register.instance == self.instance {
+            if self.outbound.is_some() {
+                // The worker knows best that its old stream is dead.
+                self.detach("the worker dialled again");
+            }
+            return if self.attach(joining) {
+                ControlFlow::Continue(())
+            } else {
+                ControlFlow::Break("the worker came back as one that cannot be served")
+            };
+        }
+        if self.outbound.is_some() {
+            let text = format!(
+                "register.worker_id {} is that of another live worker",
+                self.worker
+            );
+            refuse(&joining.link.outbound, Status::already_exists(text));
+            return ControlFlow::Continue(());
+        }
+        // A new process under the old name: what the old one had is lost, and it can dial in as soon as we are gone.
+        refuse(
+            &joining.link.outbound,
+            Status::unavailable("the worker's earlier life is being cleared away; dial again"),
+        );
+        ControlFlow::Break("the worker was restarted")
+    }
+
+    /// Takes the stream up. On `false` the worker has been refused, with the reason.
+    fn attach(&mut self, joining: Joining) -> bool {
+        let Joining { register, link } = joining;
+        if register.slots != self.seat.total() {
+            let text = format!(
+                "register.slots was {} and cannot change to {}",
+                self.seat.total(),
+                register.slots
+            );
+            refuse(&link.outbound, Status::invalid_argument(text));
+            return false;
+        }
+        self.tools = match self.context.catalogue.register(register.tools) {
+            Ok(tools) => tools,
+            Err(error @ crate::catalogue::Error::TooMany(_)) => {
+                refuse(
+                    &link.outbound,
+                    Status::resource_exhausted(error.to_string()),
+                );
+                return false;
+            }
+            Err(error) => {
+                refuse(
+                    &link.outbound,
+                    Status::invalid_argument(format!("register.{error}")),
+                );
+                return false;
+            }
+        };
+        self.heard = Instant::now();
+        self.worker_drains = false;
+        self.told_of_drain = false;
+        self.outbox = Outbox::default();
+        self.outbox
+            .push(v1::pool_frame::Frame::Registered(self.registered()));
+        self.reconcile(&register.running);
+        self.inbound = Some(link.inbound);
+        self.outbound = Some(link.outbound);
+        tracing::info!(
+            worker.id = %self.worker, slots = register.slots, tools = self.tools.len(), version = %register.version,
+            labels = ?register.labels, leases.adopted = self.leases.len(), "worker joined"
+        );
+        // First to the worker: `registered` must be on its way before the first assignment is.
+        self.flush();
+        for tool in &self.tools {
+            tool.lane.join(Arc::clone(&self.seat));
+        }
+        true
+    }
+
+    fn registered(&self) -> v1::Registered {
+        let config = &self.context.config;
+        v1::Registered {
+            beat_interval: Some(convert::to_wire(config.beat_interval)),
+            missed_beats: u32::try_from(config.missed_beats).unwrap_or(u32::MAX),
+            reconnect_grace: Some(convert::to_wire(config.reconnect_grace)),
+            max_result_bytes: config.max_result_bytes as u64,
+        }
+    }
+
+    /// Holds our leases against those that the worker says it has.
+    fn reconcile(&mut self, running: &[LeaseId]) {
+        for id in running {
+            match self.leases.get(id) {
+                None => self
+                    .outbox
+                    .push(v1::pool_frame::Frame::Revoked(v1::Revoked {
+                        lease_id: id.0,
+                    })),
+                Some(lease) if lease.is_fenced() => {
+                    self.outbox
+                        .push(v1::pool_frame::Frame::Cancel(v1::Cancel { lease_id: id.0 }));
+                }
+                Some(_) => {}
+            }
+        }
+        // The same process does not know of the others: their assignments never arrived, so they did not run.
+        let unknown: Vec<LeaseId> = self
+            .leases
+            .keys()
+            .filter(|id| !running.contains(id))
+            .copied()
+            .collect();
+        for id in unknown {
+            if let Some(lease) = self.leases.remove(&id) {
+                lease.settle(Ending::NotSent);
+            }
+        }
+    }
+
+    /// The stream is broken. What may run elsewhere does so now; the rest waits for the worker to come back.
+    fn detach(&mut self, why: &str) {
+        tracing::warn!(worker.id = %self.worker, leases = self.leases.len(), reason = why, "worker's stream broke");
+        self.inbound = None;
+        self.outbound = None;
+        self.outbox = Outbox::default();
+        self.heard = Instant::now();
+        self.leave_lanes();
+        let unsent: Vec<LeaseId> = self
+            .leases
+            .values()
+            .filter(|lease| !lease.is_sent())
+            .map(|lease| lease.id)
+            .collect();
+        for id in unsent {
+            self.leases.remove(&id);
+        }
+        for lease in self.leases.values_mut() {
+            if lease.may_run_again() {
+                // Told, not dropped: its slot is in use until the worker says otherwise.
+                lease.give_up();
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Instant) -> ControlFlow<Reason> {
+        let config = &self.context.config;
+        if self.outbound.is_none() {
+            if now >= self.heard + config.reconnect_grace {
+                return ControlFlow::Break("the worker did not come back in time");
+            }
+            return ControlFlow::Continue(());
+        }
+        let patience =
+            config.beat_interval * u32::try_from(config.missed_beats).unwrap_or(u32::MAX);
+        if now >= self.heard + patience {
+            self.refuse_link(Status::deadline_exceeded(
+                "no sign of life for too many beats",
+            ));
+            self.detach("beats were missed");
+        } else if now >= self.next_beat {
+            self.next_beat = now + self.context.config.beat_interval;
+            self.outbox.push(v1::pool_frame::Frame::Beat(v1::Beat {}));
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn next_due(&self) -> Instant {
+        match self.outbound {
+            None => self.heard + self.context.config.reconnect_grace,
+            Some(_) => self
+                .outbox
+                .acks_due()
+                .map_or(self.next_beat, |due| due.min(self.next_beat)),
+        }
+    }
+
+    /// Moves the timer only to an earlier moment; one that fires early finds nothing to do and is set anew.
+    fn set_timer(&self, timer: Pin<&mut Sleep>) {
+        let due = self.next_due();
+        if due < timer.deadline() || timer.is_elapsed() {
+            timer.reset(due);
+        }
+    }
+
+    /// Hands the connection as many packets as it takes.
+    fn flush(&mut self) {
+        let Some(outbound) = &self.outbound else {
+            return;
+        };
+        let now = Instant::now();
+        while self.outbox.has_packet(now) {
+            let Ok(room) = outbound.try_reserve() else {
+                self.outbox.stall();
+                return;
+            };
+            let (packet, leases) = self.outbox.packet();
+            for id in leases {
+                if let Some(lease) = self.leases.get_mut(&id) {
+                    lease.mark_sent();
+                }
+            }
+            room.send(Ok(packet));
+        }
+    }
+
+    fn refuse_link(&self, status: Status) {
+        if let Some(outbound) = &self.outbound {
+            refuse(outbound, status);
+        }
+    }
+
+    fn leave_lanes(&mut self) {
+        for tool in &self.tools {
+            tool.lane.leave(self.seat.key);
+        }
+    }
+
+    fn leave(mut self, reason: Reason) {
+        self.seat.close();
+        self.leave_lanes();
+        tracing::info!(
+            worker.id = %self.worker, leases.lost = self.leases.len(), drained = self.worker_drains, reason,
+            "worker left"
+        );
+        // Closed before the rest is dropped, so that no order can come in between.
+        self.orders.close();
+        while let Ok(order) = self.orders.try_recv() {
+            drop(order);
+        }
+        self.leases.clear();
+    }
+}
+
+fn refuse(outbound: &Outbound, status: Status) {
+    tracing::warn!(code = ?status.code(), reason = status.message(), "worker refused");
+    // A full link drops the reason; the stream ends all the same.
+    let _ = outbound.try_send(Err(status));
+}
+
+async fn next_packet(inbound: &mut Option<Inbound>) -> Option<Result<v1::JoinRequest, Status>> {
+    match inbound {
+        None => std::future::pending().await,
+        Some(Inbound { early, .. }) if !early.is_empty() => Some(Ok(v1::JoinRequest {
+            frames: std::mem::take(early),
+        })),
+        Some(Inbound { stream, .. }) => stream.message().await.transpose(),
+    }
+}
+
+/// Until the connection takes another packet.
+async fn room(outbound: Option<&Outbound>) {
+    match outbound {
+        None => std::future::pending().await,
+        // A closed one counts as room: the inbound side says why it is closed.
+        Some(outbound) => drop(outbound.reserve().await),
+    }
+}
+
+/// How long acknowledgements may wait for something else to ride with.
+const ACK_DELAY: Duration = Duration::from_millis(20);

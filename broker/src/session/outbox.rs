@@ -1,0 +1,158 @@
+//! What a session has to tell its worker, packed: all that is ready goes into one packet.
+
+use std::collections::VecDeque;
+
+use prost::Message;
+use tokio::time::Instant;
+use toolpool_proto::v1;
+use toolpool_proto::v1::pool_frame::Frame;
+
+use super::ACK_DELAY;
+use crate::grpc::PACKET_BYTES;
+use crate::grpc::convert::pool_frame;
+use crate::id::LeaseId;
+
+/// Acknowledgements that go without waiting for company.
+const MANY_ACKS: usize = 64;
+
+/// Frames in order. Bounded by the worker's slots: an assignment takes one, and the rest is at most a few a lease.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    frames: VecDeque<(v1::PoolFrame, Option<LeaseId>)>,
+    /// Outcomes that arrived. They ride with the next packet, or go alone when they are due.
+    acks: Vec<LeaseId>,
+    acks_due: Option<Instant>,
+    hurry: bool,
+    stalled: bool,
+}
+
+impl Outbox {
+    pub(super) fn push(&mut self, frame: Frame) {
+        self.frames.push_back((pool_frame(frame), None));
+    }
+
+    pub(super) fn assign(&mut self, frame: v1::PoolFrame, lease: LeaseId) {
+        self.frames.push_back((frame, Some(lease)));
+    }
+
+    /// Takes an assignment back that has not left yet.
+    pub(super) fn take_back(&mut self, lease: LeaseId) -> bool {
+        let place = self.frames.iter().position(|(_, of)| *of == Some(lease));
+        place.is_some_and(|place| self.frames.remove(place).is_some())
+    }
+
+    pub(super) fn ack(&mut self, lease: LeaseId, now: Instant) {
+        self.acks.push(lease);
+        self.acks_due.get_or_insert(now + ACK_DELAY);
+    }
+
+    /// A worker that drains waits for nothing but acknowledgements.
+    pub(super) fn do_not_delay_acks(&mut self) {
+        self.hurry = true;
+    }
+
+    pub(super) fn acks_due(&self) -> Option<Instant> {
+        self.acks_due
+    }
+
+    /// The connection takes no more for now.
+    pub(super) fn stall(&mut self) {
+        self.stalled = true;
+    }
+
+    pub(super) fn resume(&mut self) {
+        self.stalled = false;
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+
+    /// Whether there is something that should go now.
+    pub(super) fn has_packet(&self, now: Instant) -> bool {
+        let due = self.hurry
+            || self.acks.len() >= MANY_ACKS
+            || self.acks_due.is_some_and(|due| now >= due);
+        !self.frames.is_empty() || (due && !self.acks.is_empty())
+    }
+
+    /// The next packet, and the leases whose assignments are in it.
+    pub(super) fn packet(&mut self) -> (v1::JoinResponse, Vec<LeaseId>) {
+        let mut frames = Vec::with_capacity(self.frames.len() + self.acks.len());
+        let mut leases = Vec::new();
+        self.acks_due = None;
+        frames.extend(
+            self.acks
+                .drain(..)
+                .map(|id| pool_frame(Frame::OutcomeAck(v1::OutcomeAck { lease_id: id.0 }))),
+        );
+        let mut bytes = 0;
+        while let Some((frame, _)) = self.frames.front() {
+            let size = frame.encoded_len();
+            if bytes > 0 && bytes + size > PACKET_BYTES {
+                break;
+            }
+            bytes += size;
+            if let Some((frame, lease)) = self.frames.pop_front() {
+                frames.push(frame);
+                leases.extend(lease);
+            }
+        }
+        (v1::JoinResponse { frames }, leases)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn assignment(id: u64, bytes: usize) -> v1::PoolFrame {
+        let arguments = vec![b' '; bytes].into();
+        pool_frame(Frame::Assignment(v1::Assignment {
+            lease_id: id,
+            arguments,
+            ..Default::default()
+        }))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn acknowledgements_wait_for_company_but_not_long() {
+        let mut outbox = Outbox::default();
+        outbox.ack(LeaseId(1), Instant::now());
+        assert!(!outbox.has_packet(Instant::now()));
+        assert!(outbox.has_packet(Instant::now() + ACK_DELAY));
+        outbox.assign(assignment(2, 1), LeaseId(2));
+        assert!(outbox.has_packet(Instant::now()));
+        let (packet, leases) = outbox.packet();
+        assert_eq!((packet.frames.len(), leases), (2, vec![LeaseId(2)]));
+        outbox.ack(LeaseId(3), Instant::now());
+        outbox.do_not_delay_acks();
+        assert!(outbox.has_packet(Instant::now()));
+    }
+
+    #[test]
+    fn a_packet_is_about_a_mebibyte_unless_one_frame_is_more() {
+        let mut outbox = Outbox::default();
+        for (id, bytes) in [
+            (1, 10),
+            (2, 3 * PACKET_BYTES),
+            (3, PACKET_BYTES / 2),
+            (4, PACKET_BYTES / 3),
+        ] {
+            outbox.assign(assignment(id, bytes), LeaseId(id));
+        }
+        let mut sizes = Vec::new();
+        while outbox.has_packet(Instant::now()) {
+            sizes.push(outbox.packet().1.len());
+        }
+        assert_eq!(sizes, [1, 1, 2]);
+    }
+
+    #[test]
+    fn an_assignment_can_be_taken_back_until_it_has_left() {
+        let mut outbox = Outbox::default();
+        outbox.assign(assignment(1, 1), LeaseId(1));
+        assert!(outbox.take_back(LeaseId(1)));
+        assert!(!outbox.take_back(LeaseId(1)) && !outbox.has_packet(Instant::now()));
+    }
+}
