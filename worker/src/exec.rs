@@ -28,8 +28,9 @@
 //! a failure, told with the end of its standard error.
 //!
 //! A command runs in a process group of its own. Whatever way the call ends, nothing of that group is left behind:
-//! when it is called off the group gets SIGTERM and, after `kill_grace`, SIGKILL; when the command has exited, what it
-//! left in the group gets SIGKILL. Only what moved to another group or session (a daemon) lives on.
+//! when it is called off the group gets SIGTERM and, after `kill_grace` (or the worker's cancel grace, if that is
+//! shorter), SIGKILL; when the command has exited, what it left in the group gets SIGKILL. Only what moved to another
+//! group or session (a daemon) lives on.
 
 mod child;
 mod config;

@@ -1,5 +1,7 @@
 //! A worker and a broker over a connection in memory, on a paused clock.
 
+// Helpers of tests are tests to clippy only if it is said so.
+#[cfg(test)]
 mod support;
 
 use std::{io, sync::Arc, time::Duration};
@@ -7,17 +9,14 @@ use std::{io, sync::Arc, time::Duration};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
-use support::{Broker, Connection, error, json, soon};
+use support::{Broker, Connection, Running, error, json};
 use tokio::{
     sync::{Notify, mpsc},
-    task::JoinHandle,
     time::Instant,
 };
 use tonic::Status;
 use toolpool_proto::v1::{self as proto, ErrorCode, pool_frame, worker_frame::Frame};
-use toolpool_worker::{
-    Builder, Context, Effects, Error, Output, Shutdown, Tool, ToolError, Worker,
-};
+use toolpool_worker::{Context, Effects, Error, Output, Shutdown, Tool, ToolError, Worker};
 
 #[derive(Deserialize, JsonSchema)]
 struct Add {
@@ -62,32 +61,14 @@ fn stuck() -> Tool {
     raw("stuck", |_| std::future::pending())
 }
 
-struct Running {
-    shutdown: Shutdown,
-    task: JoinHandle<Result<(), Error>>,
-}
-
 fn run(broker: &Broker, tools: impl IntoIterator<Item = Tool>) -> Running {
-    run_with(
+    Running::start(
         broker,
         Worker::builder("http://broker")
             .id("w")
             .slots(4)
             .tools(tools),
     )
-}
-
-fn run_with(broker: &Broker, builder: Builder) -> Running {
-    let shutdown = Shutdown::new();
-    let worker = builder.build().unwrap();
-    let task = tokio::spawn(worker.run_over(broker.connector(), shutdown.clone()));
-    Running { shutdown, task }
-}
-
-impl Running {
-    async fn ended(self) -> Result<(), Error> {
-        soon(self.task).await.unwrap()
-    }
 }
 
 #[track_caller]
@@ -104,7 +85,7 @@ async fn a_worker_registers_what_it_serves_and_answers() {
         .label("zone", "a")
         .version("1.2")
         .tool(add());
-    let _worker = run_with(&broker, builder);
+    let _worker = Running::start(&broker, builder);
     let mut connection = broker.accept().await;
     let register = &connection.register;
     assert_eq!((register.worker_id.as_str(), register.slots), ("w", 3));
@@ -299,7 +280,7 @@ async fn of_a_revoked_lease_nothing_more_is_heard() {
 #[tokio::test(start_paused = true)]
 async fn many_outcomes_that_are_ready_share_a_packet_and_none_is_lost() {
     let mut broker = Broker::start();
-    let _worker = run_with(
+    let _worker = Running::start(
         &broker,
         Worker::builder("http://broker").slots(500).tool(add()),
     );
@@ -369,7 +350,7 @@ async fn a_worker_waits_for_a_broker_that_is_not_there_yet() {
         .build()
         .unwrap();
     let _worker = tokio::spawn(worker.run_over(connect, Shutdown::new()));
-    let joining = tokio::time::timeout(Duration::from_secs(600), broker.joining.recv()).await;
+    let joining = tokio::time::timeout(Duration::from_mins(10), broker.joining.recv()).await;
     joining.unwrap().unwrap().accept(1000).await;
 }
 
@@ -495,7 +476,7 @@ async fn what_outlasts_the_drain_grace_is_cancelled_and_told() {
     let builder = Worker::builder("http://broker")
         .drain_grace(Duration::from_secs(10))
         .tool(stuck());
-    let worker = run_with(&broker, builder);
+    let worker = Running::start(&broker, builder);
     let mut connection = broker.accept().await;
     connection.assign(1, "stuck", "{}").await;
     worker.shutdown.drain.cancel();
@@ -557,7 +538,7 @@ async fn a_broker_that_drains_is_served_on_and_dialled_again() {
 #[tokio::test(start_paused = true)]
 async fn unknown_tools_and_too_many_assignments_are_answered() {
     let mut broker = Broker::start();
-    let _worker = run_with(
+    let _worker = Running::start(
         &broker,
         Worker::builder("http://broker").slots(1).tool(stuck()),
     );

@@ -1,5 +1,7 @@
 //! A worker on threads and a port of its own, on the real clock.
 
+// Helpers of tests are tests to clippy only if it is said so.
+#[cfg(test)]
 mod support;
 
 use std::{
@@ -12,21 +14,15 @@ use support::{Broker, error, soon};
 use toolpool_proto::v1::{ErrorCode, worker_frame::Frame};
 use toolpool_worker::{Output, Shutdown, Tool, Worker};
 
-/// A tool that blocks its thread until the test lets it.
-fn blocked() -> (Tool, mpsc::Sender<()>) {
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_blocks_its_thread_keeps_its_slot_but_stops_no_beat() {
+    let (mut broker, endpoint) = Broker::listen().await;
     let (release, released) = mpsc::channel();
     let released = Mutex::new(released);
     let tool = Tool::raw("blocked", "", json!({"type": "object"}), move |_, _| {
         released.lock().unwrap().recv().unwrap();
         async { Ok(Output::empty()) }
     });
-    (tool, release)
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_handler_that_blocks_its_thread_keeps_its_slot_but_stops_no_beat() {
-    let (mut broker, endpoint) = Broker::listen().await;
-    let (tool, release) = blocked();
     let worker = Worker::builder(endpoint)
         .slots(1)
         .cancel_grace(Duration::ZERO)

@@ -56,22 +56,23 @@ pub(super) async fn run(
         ToolError::failed(format!("The command {program} cannot be started: {error}."))
             .effect_not_started()
     })?;
-    let group = Group::of(&child)?;
+    let mut group = Group::of(&child)?;
     let mut read = Read {
         stdout: Vec::new(),
         stderr: Vec::new(),
         limit,
     };
-    match supervise(
+    let end = supervise(
         &mut child,
-        &group,
+        &mut group,
         &mut read,
         arguments,
         context,
         spec.kill_grace,
     )
-    .await?
-    {
+    .await;
+    group.end().await;
+    match end? {
         End::Exited(status) if status.success() => Ok(output(read.stdout)),
         End::Exited(status) => Err(failure(status, &read.stderr)),
         End::TooLarge => Err(ToolError::result_too_large(format!(
@@ -111,10 +112,10 @@ fn spawn(spec: &Spec, context: &Context) -> io::Result<Child> {
 }
 
 /// Feeds and reads the child until it has exited and its output is complete, or until there is a reason to end it.
-/// When this returns the child is reaped, and its group empty or about to be.
+/// When this returns an end, the child has been waited for.
 async fn supervise(
     child: &mut Child,
-    group: &Group,
+    group: &mut Group,
     read: &mut Read,
     arguments: Bytes,
     context: &Context,
@@ -173,7 +174,8 @@ async fn supervise(
         () = hearing_out => {}
     }
     group.kill();
-    let _ = child.wait().await;
+    // In case that the child has moved to another group.
+    let _ = child.kill().await;
     Ok(end)
 }
 

@@ -8,7 +8,7 @@ use tokio::{
     io::{DuplexStream, duplex},
     net::TcpListener,
     sync::{Mutex, mpsc, oneshot},
-    task::AbortHandle,
+    task::{AbortHandle, JoinHandle},
     time::timeout,
 };
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
@@ -17,9 +17,10 @@ use toolpool_proto::v1::{
     self as proto, pool_frame, worker_frame,
     worker_pool_service_server::{WorkerPoolService, WorkerPoolServiceServer},
 };
+use toolpool_worker::{Builder, Error, Shutdown};
 
 /// On a paused clock this is no time at all; on a real one it only ever passes when a test fails.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 type Packets = ReceiverStream<Result<proto::JoinResponse, Status>>;
 
@@ -34,6 +35,12 @@ pub(crate) struct Broker {
 pub(crate) struct Joining {
     inbound: Streaming<proto::JoinRequest>,
     answer: oneshot::Sender<Result<Packets, Status>>,
+}
+
+/// A worker that runs against a broker in memory.
+pub(crate) struct Running {
+    pub(crate) shutdown: Shutdown,
+    pub(crate) task: JoinHandle<Result<(), Error>>,
 }
 
 /// A stream with a worker that sent its `register`.
@@ -128,6 +135,19 @@ impl Broker {
     /// The next worker that dials in, taken on with a limit of 1 MiB a result and a beat each 5 s.
     pub(crate) async fn accept(&mut self) -> Connection {
         self.joining().await.accept(1024 * 1024).await
+    }
+}
+
+impl Running {
+    pub(crate) fn start(broker: &Broker, builder: Builder) -> Self {
+        let shutdown = Shutdown::new();
+        let worker = builder.build().unwrap();
+        let task = tokio::spawn(worker.run_over(broker.connector(), shutdown.clone()));
+        Self { shutdown, task }
+    }
+
+    pub(crate) async fn ended(self) -> Result<(), Error> {
+        soon(self.task).await.unwrap()
     }
 }
 
@@ -254,9 +274,9 @@ impl Connection {
     /// The next outcome, past whatever else comes.
     pub(crate) async fn outcome(&mut self) -> proto::Outcome {
         loop {
-            match self.frame().await.unwrap().expect("the worker half-closed") {
-                worker_frame::Frame::Outcome(outcome) => return outcome,
-                _ => {}
+            let frame = self.frame().await.unwrap().expect("the worker half-closed");
+            if let worker_frame::Frame::Outcome(outcome) = frame {
+                return outcome;
             }
         }
     }

@@ -404,7 +404,7 @@ impl World {
                 self.running.insert(lease);
             }
             Some(Action::Cancel(lease)) => {
-                assert!(self.running.contains(&lease.0), "{lease} does not run")
+                assert!(self.running.contains(&lease.0), "{lease} does not run");
             }
             None => {}
         }
