@@ -3,6 +3,8 @@
 mod support;
 
 use rustix::process::Signal;
+use toolpool_client::{BatchOptions, ProgressEvent};
+
 use support::{Broker, Process, json, shipped, stderr, stdout, toolpool};
 
 /// A broker and a worker with the demo's tools.
@@ -61,7 +63,10 @@ async fn calls_run_as_one_batch() {
 
 #[tokio::test]
 async fn a_failing_call_shows_in_the_exit_code_and_costs_its_siblings_nothing() {
-    let (broker, _worker) = pool().await;
+    // For that long after its start a broker takes an unknown tool for one whose workers are still to come.
+    let broker = Broker::start(&["--no-worker-wait", "0ms"]);
+    let _worker = broker.demo_worker("w-1", &[]);
+    broker.wait_for_workers("calculate", 1).await;
     let run = broker.run(&[
         "call",
         "look_up_product",
@@ -214,5 +219,28 @@ async fn an_idle_service_drains_on_the_first_signal() {
         assert_eq!(worker.wait().code(), Some(0));
         broker.process.signal(signal);
         assert_eq!(broker.process.wait().code(), Some(0));
+    }
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_a_service_that_still_works() {
+    let (mut broker, mut worker) = pool().await;
+    let options = BatchOptions::default().progress(true);
+    let mut batch = broker.client().batch(options).await.unwrap();
+    batch
+        .call("a", "sleep", r#"{"seconds": 60}"#)
+        .await
+        .unwrap();
+    while let Some(progress) = batch.next_progress().await.unwrap() {
+        if matches!(progress.event, ProgressEvent::Started { .. }) {
+            break;
+        }
+    }
+    for process in [&mut worker, &mut broker.process] {
+        // Two of a kind that come together are one to the kernel. Which of these two is second is its choice too.
+        process.signal(Signal::TERM);
+        process.signal(Signal::INT);
+        let code = process.wait().code().unwrap();
+        assert!([128 + 15, 128 + 2].contains(&code), "{code}");
     }
 }

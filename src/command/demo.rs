@@ -26,7 +26,7 @@ const READING: Duration = Duration::from_millis(1200);
 
 /// See it work: a broker, two workers and an agent's two turns, on this machine
 ///
-/// Starts real processes on loopback ports that the system chooses, and ends them. Takes about ten seconds.
+/// Starts real processes on loopback ports that the system chooses, and ends them. Takes a few seconds.
 #[derive(Args)]
 pub(crate) struct Demo {
     /// Print nothing but the two finished batches, as JSON
@@ -129,11 +129,11 @@ impl Demo {
 fn comparison(played: &Played) -> String {
     let summary = &played.batch.summary;
     format!(
-        "The model wrote for {}; the finished batch was there {} later. Calls that begin when the turn is over and run one \
-         after another would have taken {}.",
+        "The model wrote for {}, and the finished batch was there {} after the turn began. Started when the model was \
+         done, and run one after another, the same calls would have ended after {}.",
         human(played.wrote),
-        human(summary.elapsed.saturating_sub(played.wrote)),
-        human(summary.summed_run)
+        human(summary.elapsed),
+        human(played.wrote + summary.summed_run)
     )
 }
 

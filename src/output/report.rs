@@ -40,13 +40,15 @@ impl Output {
         self.line("")?;
         self.waterfall(batch)?;
         let summary = &batch.summary;
-        let totals = format!(
-            "{} of {} calls succeeded in {}; one after another they would have run for {}",
+        let mut totals = format!(
+            "{} of {} calls succeeded in {}",
             summary.succeeded,
             summary.calls,
-            human(summary.elapsed),
-            human(summary.summed_run)
+            human(summary.elapsed)
         );
+        if summary.calls > 1 {
+            totals += &format!("; they ran for {} together", human(summary.summed_run));
+        }
         self.line(self.paint.bold(&totals))
     }
 

@@ -87,38 +87,38 @@ pub(super) fn lines(batch: &FinishedBatch, width: usize, paint: Paint) -> Vec<St
 }
 
 fn bar(ledger: &TimeLedger, whole: Duration, columns: usize, paint: Paint, ok: bool) -> String {
-    let mut bar = String::new();
-    let mut drawn = 0;
+    let mut bar = vec![None; columns];
+    // Running comes last, and so is seen even where it shares its cell.
     for (phase, from, to) in phases(ledger) {
-        let cells = cells(from, to, whole, columns);
-        // A phase that shares its cell with the one before it has none of its own.
-        let start = cells.start.max(drawn);
-        if cells.end <= start {
-            continue;
-        }
-        bar.push_str(&" ".repeat(start - drawn));
-        let marks = phase.mark().repeat(cells.end - start);
-        bar.push_str(&match phase {
+        bar[cells(from, to, whole, columns)].fill(Some(phase));
+    }
+    let stretches = bar.chunk_by(|one, next| one == next).map(|stretch| {
+        let Some(phase) = stretch[0] else {
+            return " ".repeat(stretch.len());
+        };
+        let marks = phase.mark().repeat(stretch.len());
+        match phase {
             Phase::Streaming | Phase::Held => paint.dim(&marks),
             Phase::Waiting => paint.yellow(&marks),
             Phase::Running if ok => paint.green(&marks),
             Phase::Running => paint.red(&marks),
-        });
-        drawn = cells.end;
-    }
-    bar.push_str(&" ".repeat(columns.saturating_sub(drawn)));
-    bar
+        }
+    });
+    stretches.collect()
 }
 
-/// What the call was doing when, in order, with no overlap. Phases that took no time are left out, running excepted.
+/// What the call was doing when, in order, with no overlap. Phases that it did not go through are left out.
 fn phases(ledger: &TimeLedger) -> Vec<(Phase, Duration, Duration)> {
     let complete = ledger
         .block_complete
         .unwrap_or(ledger.ended)
         .min(ledger.ended);
     let let_go = (complete + ledger.held.unwrap_or_default()).min(ledger.ended);
+    let waited = ledger.limit_wait.is_some() || ledger.slot_wait.is_some() || ledger.attempts > 1;
     let ran_from = match ledger.ran {
-        Some(ran) => ledger.ended.saturating_sub(ran).max(let_go),
+        Some(ran) if waited => ledger.ended.saturating_sub(ran).max(let_go),
+        // The way to the worker is too short to be seen.
+        Some(_) => let_go,
         // What a call did after its block was complete, if it never ran, was waiting.
         None => ledger.ended,
     };
@@ -209,6 +209,16 @@ mod tests {
             true,
         );
         assert_eq!(zero.chars().count(), 20);
+    }
+
+    #[test]
+    fn a_call_that_failed_before_any_worker_was_only_written() {
+        let ledger = TimeLedger {
+            block_complete: Some(ms(500)),
+            ended: ms(500),
+            ..TimeLedger::default()
+        };
+        assert_eq!(drawn(&ledger), "░░░░░░░░░░          ");
     }
 
     #[test]
