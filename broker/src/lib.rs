@@ -15,11 +15,13 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio_stream::Stream;
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
+use tonic::transport::server::{Connected, TcpIncoming};
 use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 use tower::util::MapRequestLayer;
@@ -68,17 +70,26 @@ pub struct Error(#[from] tonic::transport::Error);
 /// Returns once it has drained after `shutdown.drain`, or at once after `shutdown.now`. Dropping the future ends the
 /// server at once too.
 pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
-    let broker = Broker::new(config);
-    let steps = broker.steps.clone();
     // A small reply must not wait for the acknowledgement of the one before it.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
+    serve(config, incoming, shutdown).await
+}
+
+/// The same as [`run`] for connections of any kind, such as pipes in memory.
+pub async fn serve<I, C, E>(config: Config, incoming: I, shutdown: Shutdown) -> Result<(), Error>
+where
+    I: Stream<Item = Result<C, E>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let broker = Broker::new(config);
     let streams = u32::try_from(broker.config.max_open_batches).unwrap_or(u32::MAX);
     let serve = Server::builder()
         .max_concurrent_streams(streams)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .layer(MapRequestLayer::new(grpc::reset::is_no_half_close))
         .add_routes(broker.routes())
-        .serve_with_incoming_shutdown(incoming, steps.sessions.clone().cancelled_owned());
+        .serve_with_incoming_shutdown(incoming, broker.steps.sessions.clone().cancelled_owned());
     let drain = broker.drain(shutdown.drain);
     tokio::pin!(serve);
     tokio::select! {

@@ -224,7 +224,7 @@ pub(crate) fn register(
     let mut names: Vec<_> = tools.iter().map(|tool| &tool.name).collect();
     names.sort_unstable();
     if let Some([name, _]) = names.array_windows().find(|[a, b]| a == b) {
-        return malformed(format!("register.tools names {} twice", name));
+        return malformed(format!("register.tools names {name} twice"));
     }
     Ok(Register {
         worker: WorkerId::from(printable("register.worker_id", register.worker_id)?),
