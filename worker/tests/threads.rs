@@ -19,7 +19,9 @@ async fn a_handler_that_blocks_its_thread_keeps_its_slot_but_stops_no_beat() {
     let (mut broker, endpoint) = Broker::listen().await;
     let (release, released) = mpsc::channel();
     let released = Mutex::new(released);
+    let (started, mut has_started) = tokio::sync::mpsc::channel(1);
     let tool = Tool::raw("blocked", "", json!({"type": "object"}), move |_, _| {
+        started.try_send(()).unwrap();
         released.lock().unwrap().recv().unwrap();
         async { Ok(Output::empty()) }
     });
@@ -44,6 +46,7 @@ async fn a_handler_that_blocks_its_thread_keeps_its_slot_but_stops_no_beat() {
         .accept_with_beats(Duration::from_millis(20))
         .await;
     connection.assign(1, "blocked", "{}").await;
+    soon(has_started.recv()).await.unwrap();
     connection.cancel(1).await;
     for _ in 0..5 {
         let frame = connection.frame().await.unwrap().unwrap();
