@@ -1,5 +1,7 @@
 //! The broker's settings: wrong ones are refused before a port is bound.
 
+#![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
+
 mod support;
 
 use std::process::Output;

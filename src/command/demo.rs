@@ -120,7 +120,9 @@ impl Demo {
         .await?;
         output.line("")?;
         output.batch(&played.batch, false)?;
-        output.line(comparison(&played))?;
+        if played.batch.summary.calls > 1 {
+            output.line(comparison(&played))?;
+        }
         Ok(played)
     }
 }

@@ -40,15 +40,17 @@ impl Output {
         self.line("")?;
         self.waterfall(batch)?;
         let summary = &batch.summary;
-        let mut totals = format!(
-            "{} of {} calls succeeded in {}",
+        let together = if summary.calls > 1 {
+            format!("; they ran for {} together", human(summary.summed_run))
+        } else {
+            String::new()
+        };
+        let totals = format!(
+            "{} of {} calls succeeded in {}{together}",
             summary.succeeded,
             summary.calls,
             human(summary.elapsed)
         );
-        if summary.calls > 1 {
-            totals += &format!("; they ran for {} together", human(summary.summed_run));
-        }
         self.line(self.paint.bold(&totals))
     }
 

@@ -121,7 +121,8 @@ impl<'a> Live<'a> {
                     None if !self.sealed => paint.dim("   (model still writing)"),
                     None => String::new(),
                 };
-                let what = format!("block complete, {try_}started on worker {worker_id}{model}");
+                let since = if self.sealed { "" } else { "block complete, " };
+                let what = format!("{since}{try_}started on worker {worker_id}{model}");
                 self.event(*at, &paint.cyan("●"), id, &what)
             }
             ProgressEvent::Tool { message, fraction } => {
@@ -158,7 +159,7 @@ impl<'a> Live<'a> {
 
     /// Time goes by.
     pub(super) fn tick(&mut self, elapsed: Duration) {
-        if !self.quiet && self.status.is_live() {
+        if !self.quiet && self.status.is_live() && !self.calls.is_empty() {
             let (ended, calls) = (self.ended(), self.calls.len());
             self.status.show(&format!(
                 "{}  {ended} of {calls} calls have ended",

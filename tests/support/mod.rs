@@ -149,8 +149,8 @@ impl Broker {
 
     /// Starts a worker whose tools are commands.
     pub(crate) fn exec_worker(&self, id: &str, tools: &Path, flags: &[&str]) -> Process {
-        let mut command = self.command(&["worker", "exec", "--id", id, "--tools"]);
-        Process::start(command.arg(tools).args(flags))
+        let mut command = self.command(&["worker", "exec", "--id", id]);
+        Process::start(command.arg("--tools").arg(tools).args(flags))
     }
 
     /// A client of this broker.
