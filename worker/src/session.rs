@@ -189,7 +189,7 @@ impl Session {
     }
 
     fn drain(&mut self) {
-        info!(grace = ?self.settings.drain_grace, "draining");
+        debug!(grace = ?self.settings.drain_grace, "draining");
         self.state.drain();
         self.phase = Phase::Draining(Instant::now() + self.settings.drain_grace);
     }
