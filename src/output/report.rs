@@ -2,7 +2,7 @@
 
 use std::io;
 
-use toolpool_client::{CallError, FinishedBatch};
+use toolpool_client::{CallError, Content, FinishedBatch, Output as ToolOutput};
 
 use super::table::Cell;
 use super::{Output, Paint, Table, human, json, one_line};
@@ -90,12 +90,22 @@ impl Output {
                 self.line("")?;
                 self.line(self.paint.bold(&one_line(&result.id)))?;
                 // Line by line, so that nothing in it can drive the terminal.
-                for line in output.to_string().lines() {
+                for line in in_full(output).lines() {
                     self.line(line.replace(|c: char| c.is_control() && c != '\t', " "))?;
                 }
             }
         }
         Ok(())
+    }
+}
+
+/// An output as people read it: JSON over several lines.
+fn in_full(output: &ToolOutput) -> String {
+    match output.content.as_slice() {
+        [Content::Json(json)] => serde_json::from_slice(json)
+            .and_then(|value: serde_json::Value| serde_json::to_string_pretty(&value))
+            .unwrap_or_else(|_| output.to_string()),
+        _ => output.to_string(),
     }
 }
 

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use toolpool_client::{Client, ConnectOptions, Tool};
 
@@ -187,10 +187,15 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool)
     );
 }
 
-/// Whether a process has this id. One that has ended and was not waited for counts.
+/// Whether a process with this id runs. One that has ended and that nobody has waited for does not.
 #[must_use]
 pub(crate) fn is_alive(pid: Pid) -> bool {
-    test_kill_process(pid).is_ok()
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
+    // The name before the state may have anything in it, brackets too.
+    let state = stat
+        .ok()
+        .and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// The processes whose parent this is.
