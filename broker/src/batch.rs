@@ -101,6 +101,8 @@ enum Phase {
     Held,
     /// May start as soon as the fan-out lets it.
     Ready,
+    /// On its way to its lane: a [`Command::Offer`] waits to be carried out.
+    Offered,
     /// With its lane.
     Queued { ticket: Ticket, until: Instant },
     /// To be withdrawn from the queue. If it has left that already, a notice is on its way that says how.
@@ -196,7 +198,19 @@ impl Batch {
 
     /// What is to be done next.
     pub(crate) fn next_command(&mut self) -> Option<Command> {
-        self.commands.pop_front()
+        while let Some(command) = self.commands.pop_front() {
+            // An offer is void if its call was cut off since.
+            match command {
+                Command::Offer { position, .. } if !self.is_offered(position) => {}
+                command => return Some(command),
+            }
+        }
+        None
+    }
+
+    fn is_offered(&self, position: Position) -> bool {
+        let entry = self.table.get(position).and_then(Option::as_ref);
+        entry.is_some_and(|entry| matches!(entry.phase, Phase::Offered))
     }
 
     /// A block began at the next position.
@@ -684,8 +698,7 @@ impl Batch {
             return;
         };
         let wait_until = call_deadline.min(now + policy.queue_timeout);
-        // Not due while the offer is being made.
-        entry.phase = Phase::Ready;
+        entry.phase = Phase::Offered;
         let number = entry.attempts + 1;
         self.commands.push_back(Command::Offer {
             position,

@@ -117,12 +117,7 @@ impl CallError {
                 );
                 Self::new(Code::InvalidArguments, why)
             }
-            Invalid::Undecided(why) => {
-                let why = format!(
-                    "Whether the arguments of this call of {tool} satisfy its schema is not known: {why}."
-                );
-                Self::new(Code::Internal, why)
-            }
+            Invalid::Undecided => Self::internal("(none)", Effect::NotStarted),
             Invalid::Violations(violations) => {
                 let mut why = format!(
                     "The arguments of this call of {tool} do not satisfy its schema; it was not run."

@@ -217,6 +217,18 @@ impl Catalogue {
         tool
     }
 
+    /// Takes a definition in with a schema made by a test.
+    #[cfg(test)]
+    pub(crate) fn install_as_is(&self, definition: Definition, schema: Schema) {
+        let policy = Arc::new(definition.policy.effective(self.config.call_timeout));
+        let revision = Revision {
+            definition,
+            schema,
+            policy,
+        };
+        self.install(Revised::New(Arc::new(revision)));
+    }
+
     /// Forgets tools that nobody serves if there is no place for so many more.
     fn make_room(&self, more: usize) -> Result<(), Error> {
         if self.by_name.len() + more > self.config.max_tools {

@@ -345,9 +345,9 @@ impl Task {
         let (arguments, idempotency_key) = call.into_parts();
         if let Err(invalid) = revision.schema.check(&arguments) {
             let error = match invalid {
-                Invalid::Undecided(why) => {
+                Invalid::Undecided => {
                     let incident = format!("{}/{position}", self.id);
-                    tracing::error!(batch.id = %self.id, tool = name, incident, why, "arguments could not be checked");
+                    tracing::error!(batch.id = %self.id, tool = name, incident, "arguments could not be checked");
                     CallError::internal(&incident, Effect::NotStarted)
                 }
                 invalid => CallError::invalid_arguments(name, invalid),
@@ -563,3 +563,6 @@ async fn next_packet(inbound: &mut Inbound) -> Result<Option<v1::ExecuteRequest>
         Inbound::Nothing => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

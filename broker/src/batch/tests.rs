@@ -1,1 +1,356 @@
-//! Tests.
+//! Random event lists against a batch, with its lanes and workers played by the test.
+
+use super::*;
+use crate::policy::{Effects, PolicyPatch};
+use toolpool_proto::v1;
+
+const LISTS: u64 = 10_000;
+const EVENTS: usize = 60;
+const ACTIVE: &str = "a batch offers no more calls than its fan-out lets it";
+
+/// What became of a call, as its lane and its workers saw it.
+#[derive(Debug, Default)]
+struct Seen {
+    effects: Option<Effects>,
+    offers: u32,
+    starts: u32,
+    queued: Option<Ticket>,
+    lease: Option<LeaseId>,
+    duplicate: bool,
+    incomplete: bool,
+}
+
+struct World {
+    rng: fastrand::Rng,
+    batch: Batch,
+    rules: Rules,
+    now: Instant,
+    seen: Vec<Seen>,
+    sealed: Option<TurnEnd>,
+    closed: bool,
+    next: u64,
+}
+
+fn rules(max_parallel: usize, now: Instant) -> Rules {
+    Rules {
+        max_parallel,
+        max_output_bytes: 1_000,
+        deadline: now + Duration::from_secs(30),
+        progress: false,
+    }
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let now = Instant::now();
+        let rules = rules([1, 2, 5, 256][rng.usize(..4)], now);
+        Self {
+            rng,
+            batch: Batch::new(rules, now),
+            rules,
+            now,
+            seen: Vec::new(),
+            sealed: None,
+            closed: false,
+            next: 0,
+        }
+    }
+
+    fn began(&mut self) {
+        let header = Header {
+            id: self.seen.len().to_string().into(),
+            tool: "tool".to_owned(),
+        };
+        let duplicate = self.rng.u8(..20) == 0;
+        if duplicate {
+            self.batch.duplicate(header);
+        } else {
+            self.batch.began(header, self.now);
+        }
+        self.seen.push(Seen {
+            duplicate,
+            incomplete: true,
+            ..Seen::default()
+        });
+    }
+
+    fn complete(&mut self) {
+        let open: Vec<_> = (0..self.seen.len())
+            .filter(|&n| self.seen[n].incomplete && !self.seen[n].duplicate)
+            .collect();
+        if open.is_empty() {
+            return;
+        }
+        let position = open[self.rng.usize(..open.len())];
+        self.seen[position].incomplete = false;
+        if self.rng.u8(..6) == 0 {
+            let error = CallError::unknown_tool("tool", Vec::new());
+            return self.batch.refuse(position, true, error, self.now);
+        }
+        let effects = [
+            Effects::ReadOnly,
+            Effects::Idempotent,
+            Effects::SideEffecting,
+        ][self.rng.usize(..3)];
+        let abort = self.rng.u8(..15) == 0;
+        let patch = PolicyPatch {
+            effects: Some(effects),
+            max_attempts: Some(self.rng.u32(1..4)),
+            attempt_timeout: Some(Duration::from_millis(self.rng.u64(50..3_000))),
+            queue_timeout: Some(Duration::from_millis(self.rng.u64(50..3_000))),
+            on_failure: abort.then_some(FailureAction::AbortBatch),
+            ..PolicyPatch::default()
+        };
+        self.seen[position].effects = Some(effects);
+        let policy = Arc::new(patch.effective(Duration::from_secs(5)));
+        self.batch.complete(position, policy, self.now);
+    }
+
+    fn seal(&mut self) {
+        if self.sealed.is_some() {
+            return;
+        }
+        let end = [
+            TurnEnd::Complete,
+            TurnEnd::Complete,
+            TurnEnd::Truncated,
+            TurnEnd::Aborted,
+        ][self.rng.usize(..4)];
+        self.sealed = Some(end);
+        let open: Vec<_> = (0..self.seen.len())
+            .filter(|&n| self.seen[n].incomplete && !self.seen[n].duplicate)
+            .collect();
+        self.batch.seal(end, &open, "cut", self.now);
+    }
+
+    /// Plays the lane: carries out what the batch wants.
+    fn carry_out(&mut self) {
+        while let Some(command) = self.batch.next_command() {
+            match command {
+                Command::Offer {
+                    position, number, ..
+                } => self.offer(position, number),
+                Command::Withdraw { position, ticket } => {
+                    assert_eq!(
+                        self.seen[position].queued,
+                        Some(ticket),
+                        "only what waits is withdrawn"
+                    );
+                    // Now and then the lane has just dispatched it: the notice is still on its way.
+                    if self.rng.u8(..4) == 0 {
+                        self.batch.withdrawn(position, None, self.now);
+                    } else {
+                        self.seen[position].queued = None;
+                        self.batch.withdrawn(
+                            position,
+                            Some((Waits::default(), Some(Cause::Slot))),
+                            self.now,
+                        );
+                    }
+                }
+                Command::Cancel { position, lease } => {
+                    assert_eq!(
+                        self.seen[position].lease.take(),
+                        Some(lease),
+                        "only an open lease is cancelled"
+                    );
+                }
+                Command::Tell { .. } => panic!("nobody wanted progress"),
+            }
+            let active = self
+                .seen
+                .iter()
+                .filter(|seen| seen.lease.is_some() || seen.queued.is_some())
+                .count();
+            assert!(active <= self.rules.max_parallel, "{ACTIVE}");
+        }
+    }
+
+    fn offer(&mut self, position: Position, number: u32) {
+        let now = self.now;
+        let seen = &mut self.seen[position];
+        assert!(
+            seen.lease.is_none() && seen.queued.is_none(),
+            "a call is on two open leases"
+        );
+        assert!(!seen.incomplete, "an incomplete call is not run");
+        if seen.effects == Some(Effects::SideEffecting) {
+            assert_eq!(
+                self.sealed,
+                Some(TurnEnd::Complete),
+                "a side effect before the turn was complete"
+            );
+            assert_eq!(seen.starts, 0, "a side effect was started twice");
+        }
+        assert_eq!(
+            number,
+            seen.starts + 1,
+            "attempts that count are those that started"
+        );
+        seen.offers += 1;
+        if self.rules.max_parallel == 1 {
+            let before = &self.batch.table[..position];
+            let ended = |entry: &Entry| matches!(entry.phase, Phase::Ended(_));
+            assert!(
+                before.iter().flatten().all(ended),
+                "one at a time means in the model's order"
+            );
+        }
+        match self.rng.u8(..10) {
+            0 => self
+                .batch
+                .refused(position, Refusal::QueueFull(1), Waits::default(), now),
+            1..=4 => {
+                let ticket = crate::lane::queue::tests::ticket(self.next);
+                self.next += 1;
+                self.seen[position].queued = Some(ticket);
+                self.batch
+                    .queued(position, ticket, now + Duration::from_millis(500));
+            }
+            _ => self.start(position),
+        }
+    }
+
+    fn start(&mut self, position: Position) {
+        self.next += 1;
+        let lease = LeaseId(self.next);
+        let seen = &mut self.seen[position];
+        seen.queued = None;
+        seen.lease = Some(lease);
+        seen.starts += 1;
+        let deadline = self.now + Duration::from_secs(1);
+        let worker = WorkerId::from("worker");
+        self.batch.dispatched(
+            position,
+            (lease, &worker),
+            Waits::default(),
+            (self.now, deadline),
+        );
+    }
+
+    /// A notice about a call that is with its lane or its worker.
+    fn notice(&mut self) {
+        let with: Vec<_> = (0..self.seen.len())
+            .filter(|&n| self.seen[n].queued.is_some() || self.seen[n].lease.is_some())
+            .collect();
+        if with.is_empty() {
+            return;
+        }
+        let position = with[self.rng.usize(..with.len())];
+        let Some(lease) = self.seen[position].lease else {
+            if self.rng.u8(..4) == 0 {
+                self.seen[position].queued = None;
+                return self.batch.refused(
+                    position,
+                    Refusal::NoWorker(Duration::ZERO),
+                    Waits::default(),
+                    self.now,
+                );
+            }
+            return self.start(position);
+        };
+        if self.rng.u8(..8) == 0 {
+            // Late news of a lease that was fenced off: changes nothing.
+            return self.batch.settled(
+                position,
+                LeaseId(lease.0 + 1_000_000),
+                Ending::Lost,
+                self.now,
+            );
+        }
+        self.seen[position].lease = None;
+        let ending = match self.rng.u8(..6) {
+            0 => Ending::Lost,
+            1 => {
+                self.seen[position].starts -= 1;
+                Ending::NotSent
+            }
+            2 => Ending::Failed(
+                CallError::new(Code::ToolFailed, "no")
+                    .retryable()
+                    .effect(Effect::Maybe),
+            ),
+            3 => Ending::Failed(CallError::new(Code::ToolFailed, "no")),
+            _ => Ending::Output(output(self.rng.usize(1..200))),
+        };
+        self.batch.settled(position, lease, ending, self.now);
+    }
+
+    fn check_report(self) {
+        let ids = self.seen.iter().filter(|seen| !seen.duplicate).count();
+        let report = self.batch.into_report(self.now);
+        assert_eq!(report.calls.len(), ids, "one result for each id");
+        let mut bytes = 0;
+        for call in &report.calls {
+            let seen = &self.seen[call.position];
+            assert_eq!(call.id, CallId::from(call.position.to_string()));
+            match &call.result {
+                Ok(output) => bytes += output.size(),
+                Err(error)
+                    if error.effect == Effect::NotStarted && error.code != Code::ToolFailed =>
+                {
+                    assert_eq!(seen.starts, 0, "{error:?} of a call that was started");
+                }
+                Err(_) => {}
+            }
+            assert_eq!(call.ledger.attempts, seen.starts);
+        }
+        assert!(bytes <= 1_000, "outputs over the limit of the batch");
+        assert!(report.calls.is_sorted_by_key(|call| call.position));
+    }
+}
+
+fn output(bytes: usize) -> Output {
+    let text = v1::content::Kind::Text("x".repeat(bytes));
+    Output(v1::Output {
+        content: vec![v1::Content { kind: Some(text) }],
+    })
+}
+
+fn run_list(seed: u64) {
+    let mut world = World::new(seed);
+    for _ in 0..EVENTS {
+        match world.rng.u8(..40) {
+            0..=9 if world.sealed.is_none() => world.began(),
+            10..=17 => world.complete(),
+            18..=30 => world.notice(),
+            31 => world.seal(),
+            32 if world.rng.u8(..20) == 0 => {
+                world.closed = true;
+                world.sealed = Some(TurnEnd::Truncated);
+                world.batch.close(Cut::Cancelled("test"), world.now);
+            }
+            _ => {
+                world.now += Duration::from_millis(world.rng.u64(..200));
+                world.batch.tick(world.now);
+            }
+        }
+        world.carry_out();
+    }
+    // However it went, the deadline ends it.
+    world.seal();
+    world.carry_out();
+    world.now += Duration::from_secs(31);
+    world.batch.tick(world.now);
+    world.carry_out();
+    while !world.batch.is_finished() {
+        assert!(
+            world.seen.iter().any(|seen| seen.queued.is_some()),
+            "only notices on their way are waited for"
+        );
+        world.notice();
+        world.carry_out();
+    }
+    world.check_report();
+}
+
+#[test]
+fn random_event_lists_give_one_result_for_each_id_and_keep_every_promise() {
+    for seed in 0..LISTS {
+        if let Err(panic) = std::panic::catch_unwind(|| run_list(seed)) {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

@@ -116,8 +116,13 @@ impl<T> FairQueue<T> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    /// A ticket for tests that play a lane.
+    pub(crate) fn ticket(number: u64) -> Ticket {
+        Ticket(number)
+    }
 
     fn all(queue: &mut FairQueue<&'static str>) -> Vec<&'static str> {
         std::iter::from_fn(|| queue.pop()).collect()

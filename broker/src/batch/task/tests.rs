@@ -1,0 +1,78 @@
+//! What no agent can bring about from outside.
+
+use bytes::Bytes;
+
+use super::*;
+use crate::catalogue::Definition;
+use crate::ingest::Header;
+use crate::lane::tests::context;
+use crate::policy::PolicyPatch;
+use crate::registry::Batches;
+use crate::schema::Schema;
+
+fn whole(id: &str, tool: &str) -> Input {
+    let header = Header {
+        id: id.into(),
+        tool: tool.to_owned(),
+    };
+    Input::Whole {
+        header,
+        idempotency_key: None,
+        arguments: Bytes::from_static(b"{}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
+    let config = Arc::new(Config::default());
+    let catalogue = Arc::new(Catalogue::new(Arc::clone(&config), context()));
+    catalogue.install_as_is(
+        Definition {
+            name: "broken".into(),
+            description: String::new(),
+            input_schema: Bytes::new(),
+            policy: PolicyPatch::default(),
+        },
+        Schema::with_a_defect(),
+    );
+    tokio::time::advance(config.no_worker_wait).await;
+    let (out, mut response) = mpsc::channel(4);
+    let open = Open {
+        batch: "batch".into(),
+        deadline: None,
+        max_parallel: None,
+        finish_on_disconnect: false,
+        progress: false,
+    };
+    let place = Batches::new(1).open(&open.batch).unwrap();
+    let task = Task::new(Opened {
+        open,
+        key: BatchKey(0),
+        place,
+        rpc_deadline: None,
+        config,
+        catalogue,
+        expire: CancellationToken::new(),
+        out,
+    });
+    task.run(
+        vec![whole("a", "broken"), whole("b", "unknown")],
+        Inbound::Nothing,
+    )
+    .await;
+
+    let mut codes = Vec::new();
+    while let Some(packet) = response.recv().await {
+        for frame in packet.unwrap().frames {
+            if let Some(Frame::Result(v1::CallResult {
+                ending: Some(v1::call_result::Ending::Error(error)),
+                ..
+            })) = frame.frame
+            {
+                assert!(!error.message.contains("defect"), "{}", error.message);
+                codes.push(error.code());
+            }
+        }
+    }
+    assert_eq!(codes, [v1::ErrorCode::Internal, v1::ErrorCode::UnknownTool]);
+}
