@@ -97,11 +97,11 @@ impl Catalogue {
             .map(|entry| Arc::clone(entry.value()))
     }
 
-    /// For how long a name that nobody registered may still be one that a worker is about to register again: right
-    /// after a start, when workers have not found back yet.
-    pub(crate) fn is_still_filling(&self) -> Option<Duration> {
+    /// For how long a worker has been awaited that serves a name which nobody registered: right after a start, when
+    /// workers have not found back yet, and always for a name that the operator gave. `None`: no tool has this name.
+    pub(crate) fn awaited(&self, name: &str) -> Option<Duration> {
         let age = self.started.elapsed();
-        (age < self.config.no_worker_wait).then_some(age)
+        (age < self.config.no_worker_wait || self.config.tools.contains_key(name)).then_some(age)
     }
 
     /// Known names that are close, best first.

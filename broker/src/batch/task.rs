@@ -335,7 +335,7 @@ impl Task {
             return;
         };
         let Some(tool) = self.catalogue.find(name) else {
-            let error = match self.catalogue.is_still_filling() {
+            let error = match self.catalogue.awaited(name) {
                 Some(age) => CallError::no_worker(name, age),
                 None => CallError::unknown_tool(name, self.catalogue.near_names(name)),
             };
