@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call_error::{CallError, Code, Effect, Scope};
+use crate::call_error::{CallError, Code, Effect};
 use crate::id::{CallId, LeaseId, WorkerId};
 use crate::ingest::{Header, Position, TurnEnd};
 use crate::lane::Cause;
@@ -19,12 +19,16 @@ use crate::lane::queue::Ticket;
 use crate::output::Output;
 use crate::policy::{FailureAction, Policy};
 
+mod call;
 mod report;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use call::Cut;
 pub(crate) use report::{CallReport, Duplicate, Ledger, Report};
+
+use call::{Entry, Phase};
 
 /// The longest pause between two attempts that doubling leads to.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
@@ -78,67 +82,6 @@ pub(crate) enum Progress {
     Ended {
         error: Option<Code>,
     },
-}
-
-/// Why calls are ended before they end by themselves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Cut {
-    /// The time to wait, or the call's, is over.
-    CallTime,
-    /// The batch's time is over.
-    BatchTime,
-    /// Somebody called it off.
-    Cancelled(&'static str),
-    /// A sibling's failure or the agent's seal.
-    Aborted(&'static str),
-}
-
-#[derive(Debug)]
-enum Phase {
-    /// Its block is open.
-    Filling,
-    /// Complete; waits for the seal.
-    Held,
-    /// May start as soon as the fan-out lets it.
-    Ready,
-    /// On its way to its lane: a [`Command::Offer`] waits to be carried out.
-    Offered,
-    /// With its lane.
-    Queued { ticket: Ticket, until: Instant },
-    /// To be withdrawn from the queue. If it has left that already, a notice is on its way that says how.
-    Leaving(Cut),
-    /// With a worker.
-    Running {
-        lease: LeaseId,
-        since: Instant,
-        deadline: Instant,
-    },
-    /// Between two attempts.
-    Pausing { until: Instant },
-    /// Over.
-    Ended(Result<Output, CallError>),
-}
-
-#[derive(Debug)]
-struct Entry {
-    id: CallId,
-    tool: String,
-    phase: Phase,
-    /// Set when complete.
-    policy: Option<Arc<Policy>>,
-    /// Set when it is first offered; it counts against the fan-out from then on.
-    call_deadline: Option<Instant>,
-    /// Attempts that count.
-    attempts: u32,
-    /// When it became `Held` or `Ready`.
-    since: Instant,
-    worker: Option<WorkerId>,
-    began: Instant,
-    complete: Option<Instant>,
-    ended: Option<Instant>,
-    held: Option<Duration>,
-    waits: Waits,
-    ran: Option<Duration>,
 }
 
 /// One turn's calls and their results.
@@ -215,22 +158,7 @@ impl Batch {
 
     /// A block began at the next position.
     pub(crate) fn began(&mut self, header: Header, now: Instant) {
-        self.table.push(Some(Entry {
-            id: header.id,
-            tool: header.tool,
-            phase: Phase::Filling,
-            policy: None,
-            call_deadline: None,
-            attempts: 0,
-            since: now,
-            worker: None,
-            began: now,
-            complete: None,
-            ended: None,
-            held: None,
-            waits: Waits::default(),
-            ran: None,
-        }));
+        self.table.push(Some(Entry::new(header, now)));
         self.unended += 1;
         if let Some(cut) = self.cut {
             self.cut_off(self.table.len() - 1, cut, now);
@@ -679,11 +607,7 @@ impl Batch {
     }
 
     fn all_ended_before(&mut self, position: Position) -> bool {
-        let ended = |entry: &Option<Entry>| {
-            entry
-                .as_ref()
-                .is_none_or(|entry| matches!(entry.phase, Phase::Ended(_)))
-        };
+        let ended = |entry: &Option<Entry>| entry.as_ref().is_none_or(Entry::has_ended);
         while self.cursor < position && ended(&self.table[self.cursor]) {
             self.cursor += 1;
         }
@@ -713,7 +637,7 @@ impl Batch {
         let Some(entry) = self.table.get_mut(position).and_then(Option::as_mut) else {
             return;
         };
-        if matches!(entry.phase, Phase::Ended(_)) {
+        if entry.has_ended() {
             return;
         }
         let code = result.as_ref().err().map(|error| error.code);
@@ -759,121 +683,5 @@ impl Batch {
                 .map(|_| position)
         };
         self.table.iter().enumerate().filter_map(matching).collect()
-    }
-}
-
-impl Entry {
-    fn due(&self) -> Option<Instant> {
-        let own = match self.phase {
-            Phase::Queued { until, .. } | Phase::Pausing { until } => until,
-            Phase::Running { deadline, .. } => deadline,
-            _ => return None,
-        };
-        Some(self.call_deadline.map_or(own, |deadline| deadline.min(own)))
-    }
-
-    fn may_try_again(&self) -> bool {
-        self.policy
-            .as_ref()
-            .is_some_and(|policy| self.attempts < policy.max_attempts.get())
-    }
-
-    fn add(&mut self, waits: Waits) {
-        if waits.limit > self.waits.limit {
-            self.waits.limited_by = waits.limited_by;
-        }
-        self.waits.limit += waits.limit;
-        self.waits.slot += waits.slot;
-    }
-
-    /// What earlier attempts may have done.
-    fn effect_before(&self) -> Effect {
-        if self.attempts == 0 {
-            Effect::NotStarted
-        } else {
-            Effect::Maybe
-        }
-    }
-
-    fn lost(&self) -> CallError {
-        let nobody = WorkerId::from("(unknown)");
-        let worker = self.worker.as_ref().unwrap_or(&nobody);
-        let repeatable = self
-            .policy
-            .as_ref()
-            .is_some_and(|policy| policy.effects.repeatable());
-        CallError::worker_lost(&self.tool, worker, repeatable, self.attempts)
-    }
-
-    fn waited_too_long(&self, cause: Option<Cause>, now: Instant) -> CallError {
-        let waited = now - self.since;
-        match cause {
-            Some(Cause::NoWorker) => CallError::no_worker(&self.tool, waited),
-            Some(Cause::Rate) => {
-                CallError::queue_timeout(&self.tool, "the tool's rate limit", waited)
-            }
-            Some(Cause::Pause) => CallError::queue_timeout(
-                &self.tool,
-                "the end of a pause that the tool asked for",
-                waited,
-            ),
-            Some(Cause::InFlight) => CallError::queue_timeout(
-                &self.tool,
-                "one of the tool's calls in flight to end",
-                waited,
-            ),
-            Some(Cause::Slot) | None => {
-                CallError::queue_timeout(&self.tool, "a free worker slot", waited)
-            }
-        }
-    }
-
-    fn cut_error(&self, cut: Cut, effect: Effect, now: Instant) -> CallError {
-        let effect = if self.attempts > 0 {
-            Effect::Maybe
-        } else {
-            effect
-        };
-        match cut {
-            Cut::CallTime => {
-                let over = self.call_deadline.is_some_and(|deadline| now >= deadline);
-                let scope = if over { Scope::Call } else { Scope::Attempt };
-                let spent = if over {
-                    now - self.since
-                } else {
-                    self.ran.unwrap_or_default()
-                };
-                CallError::timeout(&self.tool, scope, spent, effect)
-            }
-            Cut::BatchTime => {
-                CallError::timeout(&self.tool, Scope::Batch, now - self.began, effect)
-            }
-            Cut::Cancelled(by) => CallError::cancelled(&self.tool, by, effect),
-            Cut::Aborted(why) => CallError::aborted(&self.tool, why, effect),
-        }
-    }
-
-    fn into_report(self, position: Position, accepted: Instant) -> CallReport {
-        let Phase::Ended(result) = self.phase else {
-            unreachable!("the batch is finished, so every call has its result");
-        };
-        CallReport {
-            position,
-            id: self.id,
-            tool: self.tool,
-            result,
-            ledger: Ledger {
-                block_began: self.began - accepted,
-                block_complete: self.complete.map(|at| at - accepted),
-                held: self.held,
-                limit_wait: self.waits.limit,
-                limited_by: self.waits.limited_by,
-                slot_wait: self.waits.slot,
-                ran: self.ran,
-                ended: self.ended.map_or(Duration::ZERO, |at| at - accepted),
-                attempts: self.attempts,
-                worker: self.worker,
-            },
-        }
     }
 }

@@ -155,7 +155,24 @@ impl CallError {
         error
     }
 
-    /// Known or perhaps known, but nobody serves it.
+    /// A name that no worker has registered, of a broker that has only just started.
+    #[must_use]
+    pub(crate) fn not_known_yet(
+        tool: &str,
+        age: Duration,
+        left: Duration,
+        near_names: Vec<String>,
+    ) -> Self {
+        let mut error = Self::unknown_tool(tool, near_names).after(left);
+        error.code = Code::NoWorker;
+        error.message += &format!(
+            " But the broker started only {age:.1?} ago, and its workers may not all be connected yet: the same call \
+             may succeed in {left:.1?}. It was not run."
+        );
+        error
+    }
+
+    /// Known, but nobody serves it.
     #[must_use]
     pub(crate) fn no_worker(tool: &str, waited: Duration) -> Self {
         let why = format!(

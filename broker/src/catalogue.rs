@@ -1,7 +1,6 @@
 //! The tools: name to lane, and what the newest registration says of each.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use dashmap::DashMap;
@@ -9,6 +8,7 @@ use dashmap::mapref::entry::Entry;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+use crate::call_error::CallError;
 use crate::config::Config;
 use crate::lane::{Lane, LaneContext};
 use crate::policy::{OutOfRange, Policy, PolicyPatch};
@@ -97,15 +97,22 @@ impl Catalogue {
             .map(|entry| Arc::clone(entry.value()))
     }
 
-    /// For how long a worker has been awaited that serves a name which nobody registered: right after a start, when
-    /// workers have not found back yet, and always for a name that the operator gave. `None`: no tool has this name.
-    pub(crate) fn awaited(&self, name: &str) -> Option<Duration> {
+    /// What to say of a call of a name that nobody has registered.
+    pub(crate) fn why_unknown(&self, name: &str) -> CallError {
         let age = self.started.elapsed();
-        (age < self.config.no_worker_wait || self.config.tools.contains_key(name)).then_some(age)
+        if self.config.tools.contains_key(name) {
+            return CallError::no_worker(name, age);
+        }
+        let near_names = self.near_names(name);
+        // Right after a start, workers have not found back yet, and the name may be one of theirs.
+        match self.config.no_worker_wait.checked_sub(age) {
+            Some(left) if !left.is_zero() => CallError::not_known_yet(name, age, left, near_names),
+            _ => CallError::unknown_tool(name, near_names),
+        }
     }
 
     /// Known names that are close, best first.
-    pub(crate) fn near_names(&self, name: &str) -> Vec<String> {
+    fn near_names(&self, name: &str) -> Vec<String> {
         let wanted = name.to_lowercase();
         let mut near: Vec<(f64, Arc<str>)> = self
             .by_name

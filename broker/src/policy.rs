@@ -44,7 +44,7 @@ pub struct Policy {
     pub effects: Effects,
     /// The longest that one attempt may run.
     pub attempt_timeout: Duration,
-    /// The longest from the moment a call may start to its result.
+    /// The longest from the moment a call may start (complete, not held, room in the fan-out) to its result.
     pub call_timeout: Duration,
     /// The longest that an attempt may wait for a limit or a slot.
     pub queue_timeout: Duration,
@@ -250,9 +250,7 @@ mod tests {
             effects: Some(Effects::ReadOnly),
             ..Default::default()
         };
-        let policy = operator
-            .over(&registered)
-            .effective(Duration::from_secs(60));
+        let policy = operator.over(&registered).effective(Duration::from_mins(1));
         assert_eq!(
             policy.rate.map(|rate| (rate.per_second, rate.burst.get())),
             Some((1.0, 2))
@@ -270,7 +268,7 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(
-            patch.effective(Duration::from_secs(60)).max_attempts.get(),
+            patch.effective(Duration::from_mins(1)).max_attempts.get(),
             1
         );
     }

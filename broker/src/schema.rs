@@ -85,9 +85,12 @@ impl Schema {
             return Ok(());
         };
         // A defect of the validator must cost this call only; it holds no state that a panic could leave half changed.
-        let violations = catch_unwind(AssertUnwindSafe(|| match validator.is_valid(&value) {
-            true => Vec::new(),
-            false => violations(validator, &value),
+        let violations = catch_unwind(AssertUnwindSafe(|| {
+            if validator.is_valid(&value) {
+                Vec::new()
+            } else {
+                violations(validator, &value)
+            }
         }));
         match violations {
             Ok(violations) if violations.is_empty() => Ok(()),

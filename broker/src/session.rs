@@ -219,8 +219,14 @@ impl Session {
             FromWorker::Beat => {}
             FromWorker::Drain => {
                 tracing::info!(worker.id = %self.worker, "worker drains");
-                self.worker_drains = true;
                 self.leave_lanes();
+                // What the lanes gave before they were left goes first; after the answer, nothing more goes.
+                while let Ok(order) = self.orders.try_recv() {
+                    self.order(order);
+                }
+                self.worker_drains = true;
+                self.outbox
+                    .push(v1::pool_frame::Frame::DrainAck(v1::DrainAck {}));
                 self.outbox.do_not_delay_acks();
             }
         }
@@ -270,7 +276,7 @@ impl Session {
     fn order(&mut self, order: Order) {
         match order {
             // Dropping it unsent gives the call back to its batch.
-            Order::Assign(lease) if self.outbound.is_none() => drop(lease),
+            Order::Assign(lease) if self.outbound.is_none() || self.worker_drains => drop(lease),
             Order::Assign(lease) => {
                 let time_left = lease.deadline.saturating_duration_since(Instant::now());
                 self.outbox

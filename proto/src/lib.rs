@@ -3,7 +3,11 @@
 //! The contract (units, who sets what, what absence means) is written in those files.
 
 /// Version 1 of the protocol.
-#[allow(clippy::all, clippy::pedantic, reason = "generated code is not ours to lint")]
+#[allow(
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated code is not ours to lint"
+)]
 pub mod v1 {
     tonic::include_proto!("toolpool.v1");
 }

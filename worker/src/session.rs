@@ -42,9 +42,6 @@ const MAX_PACKET: usize = 1024 * 1024;
 const PROGRESS_BUFFER: usize = 256;
 /// A stream that was up for this long was a good one: the next dial is quick.
 const STABLE: Duration = Duration::from_secs(10);
-/// How long an idle worker that drains waits for assignments that crossed its drain frame, when nothing else tells it
-/// that the broker has handled the frame.
-const LINGER: Duration = Duration::from_millis(500);
 /// The longest that the last goodbye may take.
 const LEAVE: Duration = Duration::from_secs(1);
 
@@ -69,8 +66,6 @@ pub(crate) struct Session {
     phase: Phase,
     attempts: Attempts,
     progress: mpsc::Receiver<Progress>,
-    /// Draining, connected, and with nothing left to do: since when.
-    quiet_since: Option<Instant>,
 }
 
 enum Phase {
@@ -108,7 +103,6 @@ enum Event {
     Progress(Progress),
     CancelGraceOver,
     PhaseOver,
-    Lingered,
 }
 
 impl Session {
@@ -126,7 +120,6 @@ impl Session {
             warned: None,
             phase: Phase::Serving,
             progress,
-            quiet_since: None,
         }
     }
 
@@ -153,7 +146,7 @@ impl Session {
                 }
                 Event::CancelGraceOver => self.attempts.drop_overdue(),
                 Event::PhaseOver => self.next_phase(),
-                Event::Now | Event::Lingered => return Ok(()),
+                Event::Now => return Ok(()),
             }
         }
         Ok(())
@@ -170,22 +163,17 @@ impl Session {
             Some(progress) = self.progress.recv() => Event::Progress(progress),
             () = at(overdue_at) => Event::CancelGraceOver,
             () = at(self.phase.ends_at()) => Event::PhaseOver,
-            () = at(self.quiet_since.map(|since| since + LINGER)) => Event::Lingered,
         }
     }
 
-    /// Whether a worker that drains has nothing left to do. Notes since when it only waits for what may have crossed
-    /// its drain frame.
-    fn is_drained(&mut self) -> bool {
-        let (drained, lingers) = match (self.state.drain_state(), &self.link) {
-            (Drain::No, _) => (false, false),
-            _ if !self.state.is_idle() => (false, false),
-            (_, Link::Down(_) | Link::Connecting(_)) | (Drain::Heard, Link::Up(_)) => (true, false),
-            (Drain::Sent, Link::Up(_)) => (false, true),
-            (_, Link::Joining(_) | Link::Up(_)) => (false, false),
+    /// Whether a worker that drains has nothing left to do, and will get nothing more.
+    fn is_drained(&self) -> bool {
+        let will_get_no_more = match (self.state.drain_state(), &self.link) {
+            (Drain::No, _) => false,
+            (_, Link::Down(_) | Link::Connecting(_)) | (Drain::Heard, Link::Up(_)) => true,
+            (_, Link::Joining(_) | Link::Up(_)) => false,
         };
-        self.quiet_since = lingers.then(|| self.quiet_since.unwrap_or_else(Instant::now));
-        drained
+        will_get_no_more && self.state.is_idle()
     }
 
     fn drain(&mut self) {
@@ -317,6 +305,10 @@ impl Session {
                     .assign(Assignment::from_proto(assignment, received)),
                 Some(Frame::Cancel(cancel)) => self.state.cancel(LeaseId(cancel.lease_id)),
                 Some(Frame::Revoked(revoked)) => self.state.revoke(LeaseId(revoked.lease_id)),
+                Some(Frame::DrainAck(_)) => {
+                    self.state.drain_acknowledged();
+                    None
+                }
                 Some(Frame::OutcomeAck(ack)) => {
                     self.state.acknowledge(LeaseId(ack.lease_id));
                     None

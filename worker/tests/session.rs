@@ -399,6 +399,7 @@ async fn a_drain_waits_for_what_runs_and_for_its_acknowledgement() {
     connection.assign(1, "latched", "{}").await;
     worker.shutdown.drain.cancel();
     assert!(matches!(connection.news().await, Ok(Some(Frame::Drain(_)))));
+    connection.acknowledge_drain().await;
     latch.notify_one();
     assert_eq!(connection.outcome().await.lease_id, 1);
     // Without the acknowledgement the worker stays: it goes on giving signs of life.
@@ -418,6 +419,7 @@ async fn an_assignment_that_crosses_the_drain_is_run() {
     worker.shutdown.drain.cancel();
     assert!(matches!(connection.news().await, Ok(Some(Frame::Drain(_)))));
     connection.assign(1, "add", r#"{"a": 1, "b": 1}"#).await;
+    connection.acknowledge_drain().await;
     assert_eq!(connection.outcome().await.lease_id, 1);
     connection.acknowledge(1).await;
     assert_half_closed(&connection.news().await);
@@ -432,6 +434,7 @@ async fn an_idle_worker_drains_by_itself() {
     let mut connection = broker.accept().await;
     worker.shutdown.drain.cancel();
     assert!(matches!(connection.news().await, Ok(Some(Frame::Drain(_)))));
+    connection.acknowledge_drain().await;
     assert_half_closed(&connection.news().await);
     drop(connection);
     worker.ended().await.unwrap();
@@ -462,6 +465,7 @@ async fn a_drain_outlasts_a_reconnect() {
     let mut connection = broker.accept().await;
     assert_eq!(connection.register.running_leases, [1]);
     assert!(matches!(connection.news().await, Ok(Some(Frame::Drain(_)))));
+    connection.acknowledge_drain().await;
     latch.notify_one();
     assert_eq!(connection.outcome().await.lease_id, 1);
     connection.acknowledge(1).await;

@@ -335,10 +335,7 @@ impl Task {
             return;
         };
         let Some(tool) = self.catalogue.find(name) else {
-            let error = match self.catalogue.awaited(name) {
-                Some(age) => CallError::no_worker(name, age),
-                None => CallError::unknown_tool(name, self.catalogue.near_names(name)),
-            };
+            let error = self.catalogue.why_unknown(name);
             return self.batch.refuse(position, true, error, now);
         };
         let revision = tool.revision();

@@ -191,7 +191,7 @@ impl World {
         seen.offers += 1;
         if self.rules.max_parallel == 1 {
             let before = &self.batch.table[..position];
-            let ended = |entry: &Entry| matches!(entry.phase, Phase::Ended(_));
+            let ended = |entry: &Entry| entry.has_ended();
             assert!(
                 before.iter().flatten().all(ended),
                 "one at a time means in the model's order"

@@ -129,7 +129,7 @@ mod tests {
                 for (m, to) in starts.iter().enumerate().skip(n) {
                     let permitted = f64::from(burst) + 50.0 * (*to - *from).as_secs_f64();
                     assert!(
-                        (m - n + 1) as f64 <= permitted + 1e-6,
+                        f64::from(u32::try_from(m - n + 1).unwrap()) <= permitted + 1e-6,
                         "burst {burst}: {} starts",
                         m - n + 1
                     );

@@ -32,7 +32,7 @@ fn policy(rate: Option<(f64, u32)>, max_in_flight: Option<u32>) -> Policy {
         max_in_flight,
         ..PolicyPatch::default()
     };
-    patch.effective(Duration::from_secs(60))
+    patch.effective(Duration::from_mins(1))
 }
 
 /// A worker's session, played by the test.
@@ -153,7 +153,7 @@ impl World {
             policy: Arc::clone(policy),
             notices: self.notices.clone(),
         });
-        let deadline = now + Duration::from_secs(3_600);
+        let deadline = now + Duration::from_hours(1);
         let attempt = Attempt {
             call,
             number: 1,

@@ -209,8 +209,7 @@ async fn stock_report(args: StockReport, context: Context) -> Result<Stock, Tool
 fn price_history(product: &str) -> Result<(), ToolError> {
     Err(ToolError::failed(format!(
         "The price archive is offline, so the history of {product} cannot be read. Go on without it."
-    ))
-    .effect_not_started())
+    )))
 }
 
 fn place_order(args: &PlaceOrder, idempotency_key: &str) -> Result<Order, ToolError> {

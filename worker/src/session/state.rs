@@ -75,8 +75,6 @@ struct Ended {
     outcome: proto::Outcome,
     /// Where it stands in the order in which outcomes came to be.
     order: u64,
-    /// Whether it went out behind the drain frame on this stream.
-    behind_drain: bool,
 }
 
 /// How far the word that this worker drains has come.
@@ -88,7 +86,7 @@ pub(crate) enum Drain {
     Due,
     /// Said; an assignment may have crossed it.
     Sent,
-    /// The broker acknowledged something that was sent behind it, so it assigns nothing more.
+    /// Acknowledged: nothing more will be assigned on this stream.
     Heard,
 }
 
@@ -133,7 +131,6 @@ impl State {
         }
         let mut unacknowledged = Vec::new();
         for (lease, ended) in &mut self.ended {
-            ended.behind_drain = false;
             fit(&mut ended.outcome, max_result_bytes);
             unacknowledged.push((ended.order, *lease));
         }
@@ -220,10 +217,12 @@ impl State {
     /// The broker has the outcome.
     pub(crate) fn acknowledge(&mut self, lease: LeaseId) {
         // Only what has ended can be acknowledged: a lease that runs would lose its outcome.
-        if let Some(ended) = self.ended.remove(&lease)
-            && ended.behind_drain
-            && self.drain == Drain::Sent
-        {
+        self.ended.remove(&lease);
+    }
+
+    /// The broker has heard that this worker drains.
+    pub(crate) fn drain_acknowledged(&mut self) {
+        if self.drain == Drain::Sent {
             self.drain = Drain::Heard;
         }
     }
@@ -310,11 +309,10 @@ impl State {
             }));
         }
         while let Some(lease) = self.outbox.front() {
-            if let Some(ended) = self.ended.get_mut(lease) {
+            if let Some(ended) = self.ended.get(lease) {
                 if !packet.fits(&ended.outcome) {
                     return packet.frames;
                 }
-                ended.behind_drain = self.drain != Drain::No;
                 packet.push(Frame::Outcome(ended.outcome.clone()));
             }
             self.outbox.pop_front();
@@ -353,7 +351,6 @@ impl State {
         let ended = Ended {
             outcome,
             order: self.outcomes,
-            behind_drain: false,
         };
         self.live.remove(&lease);
         self.ended.insert(lease, ended);

@@ -249,6 +249,11 @@ impl Connection {
         .await;
     }
 
+    pub(crate) async fn acknowledge_drain(&mut self) {
+        self.send(pool_frame::Frame::DrainAck(proto::DrainAck {}))
+            .await;
+    }
+
     pub(crate) async fn acknowledge(&self, lease: u64) {
         self.send(pool_frame::Frame::OutcomeAck(proto::OutcomeAck {
             lease_id: lease,

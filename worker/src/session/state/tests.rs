@@ -261,20 +261,20 @@ fn a_drain_is_said_first_and_once_a_stream() {
         [Frame::Drain(_), Frame::Outcome(_)]
     ));
     assert_eq!(state.drain_state(), Drain::Sent);
-    state.acknowledge(LeaseId(1));
+    state.drain_acknowledged();
     assert_eq!(state.drain_state(), Drain::Heard);
 }
 
 #[test]
-fn an_acknowledgement_from_before_the_drain_does_not_tell_that_it_was_heard() {
+fn what_acknowledges_a_drain_counts_for_its_own_stream_only() {
     let mut state = state(2);
-    state.assign(assignment(1, "t"));
-    state.ended(LeaseId(1), ok("a"));
-    frames(&mut state);
     state.drain();
+    state.drain_acknowledged();
+    assert_eq!(state.drain_state(), Drain::Due, "not said yet");
     frames(&mut state);
-    state.acknowledge(LeaseId(1));
-    assert_eq!(state.drain_state(), Drain::Sent);
+    state.drain_acknowledged();
+    state.registered(10_000);
+    assert_eq!(state.drain_state(), Drain::Due);
 }
 
 #[test]

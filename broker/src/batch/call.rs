@@ -1,0 +1,217 @@
+//! One call of a batch: how far it has come, what it may still do, and what is said of it when it ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::report::{CallReport, Ledger};
+use crate::call_error::{CallError, Effect, Scope};
+use crate::id::{CallId, LeaseId, WorkerId};
+use crate::ingest::{Header, Position};
+use crate::lane::Cause;
+use crate::lane::lease::Waits;
+use crate::lane::queue::Ticket;
+use crate::output::Output;
+use crate::policy::Policy;
+
+/// Why calls are ended before they end by themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// The time to wait, or the call's, is over.
+    CallTime,
+    /// The batch's time is over.
+    BatchTime,
+    /// Somebody called it off.
+    Cancelled(&'static str),
+    /// A sibling's failure or the agent's seal.
+    Aborted(&'static str),
+}
+
+#[derive(Debug)]
+pub(super) enum Phase {
+    /// Its block is open.
+    Filling,
+    /// Complete; waits for the seal.
+    Held,
+    /// May start as soon as the fan-out lets it.
+    Ready,
+    /// On its way to its lane: a [`Command::Offer`] waits to be carried out.
+    Offered,
+    /// With its lane.
+    Queued { ticket: Ticket, until: Instant },
+    /// To be withdrawn from the queue. If it has left that already, a notice is on its way that says how.
+    Leaving(Cut),
+    /// With a worker.
+    Running {
+        lease: LeaseId,
+        since: Instant,
+        deadline: Instant,
+    },
+    /// Between two attempts.
+    Pausing { until: Instant },
+    /// Over.
+    Ended(Result<Output, CallError>),
+}
+
+#[derive(Debug)]
+pub(super) struct Entry {
+    pub(super) id: CallId,
+    pub(super) tool: String,
+    pub(super) phase: Phase,
+    /// Set when complete.
+    pub(super) policy: Option<Arc<Policy>>,
+    /// Set when it is first offered; it counts against the fan-out from then on.
+    pub(super) call_deadline: Option<Instant>,
+    /// Attempts that count.
+    pub(super) attempts: u32,
+    /// When it became `Held` or `Ready`.
+    pub(super) since: Instant,
+    pub(super) worker: Option<WorkerId>,
+    pub(super) began: Instant,
+    pub(super) complete: Option<Instant>,
+    pub(super) ended: Option<Instant>,
+    pub(super) held: Option<Duration>,
+    pub(super) waits: Waits,
+    pub(super) ran: Option<Duration>,
+}
+
+impl Entry {
+    /// A call whose block begins.
+    pub(super) fn new(header: Header, now: Instant) -> Self {
+        Self {
+            id: header.id,
+            tool: header.tool,
+            phase: Phase::Filling,
+            policy: None,
+            call_deadline: None,
+            attempts: 0,
+            since: now,
+            worker: None,
+            began: now,
+            complete: None,
+            ended: None,
+            held: None,
+            waits: Waits::default(),
+            ran: None,
+        }
+    }
+
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(self.phase, Phase::Ended(_))
+    }
+
+    pub(super) fn due(&self) -> Option<Instant> {
+        let own = match self.phase {
+            Phase::Queued { until, .. } | Phase::Pausing { until } => until,
+            Phase::Running { deadline, .. } => deadline,
+            _ => return None,
+        };
+        Some(self.call_deadline.map_or(own, |deadline| deadline.min(own)))
+    }
+
+    pub(super) fn may_try_again(&self) -> bool {
+        self.policy
+            .as_ref()
+            .is_some_and(|policy| self.attempts < policy.max_attempts.get())
+    }
+
+    pub(super) fn add(&mut self, waits: Waits) {
+        if waits.limit > self.waits.limit {
+            self.waits.limited_by = waits.limited_by;
+        }
+        self.waits.limit += waits.limit;
+        self.waits.slot += waits.slot;
+    }
+
+    /// What earlier attempts may have done.
+    pub(super) fn effect_before(&self) -> Effect {
+        if self.attempts == 0 {
+            Effect::NotStarted
+        } else {
+            Effect::Maybe
+        }
+    }
+
+    pub(super) fn lost(&self) -> CallError {
+        let nobody = WorkerId::from("(unknown)");
+        let worker = self.worker.as_ref().unwrap_or(&nobody);
+        let repeatable = self
+            .policy
+            .as_ref()
+            .is_some_and(|policy| policy.effects.repeatable());
+        CallError::worker_lost(&self.tool, worker, repeatable, self.attempts)
+    }
+
+    pub(super) fn waited_too_long(&self, cause: Option<Cause>, now: Instant) -> CallError {
+        let waited = now - self.since;
+        match cause {
+            Some(Cause::NoWorker) => CallError::no_worker(&self.tool, waited),
+            Some(Cause::Rate) => {
+                CallError::queue_timeout(&self.tool, "the tool's rate limit", waited)
+            }
+            Some(Cause::Pause) => CallError::queue_timeout(
+                &self.tool,
+                "the end of a pause that the tool asked for",
+                waited,
+            ),
+            Some(Cause::InFlight) => CallError::queue_timeout(
+                &self.tool,
+                "one of the tool's calls in flight to end",
+                waited,
+            ),
+            Some(Cause::Slot) | None => {
+                CallError::queue_timeout(&self.tool, "a free worker slot", waited)
+            }
+        }
+    }
+
+    pub(super) fn cut_error(&self, cut: Cut, effect: Effect, now: Instant) -> CallError {
+        let effect = if self.attempts > 0 {
+            Effect::Maybe
+        } else {
+            effect
+        };
+        match cut {
+            Cut::CallTime => {
+                let over = self.call_deadline.is_some_and(|deadline| now >= deadline);
+                let scope = if over { Scope::Call } else { Scope::Attempt };
+                let spent = if over {
+                    now - self.since
+                } else {
+                    self.ran.unwrap_or_default()
+                };
+                CallError::timeout(&self.tool, scope, spent, effect)
+            }
+            Cut::BatchTime => {
+                CallError::timeout(&self.tool, Scope::Batch, now - self.began, effect)
+            }
+            Cut::Cancelled(by) => CallError::cancelled(&self.tool, by, effect),
+            Cut::Aborted(why) => CallError::aborted(&self.tool, why, effect),
+        }
+    }
+
+    pub(super) fn into_report(self, position: Position, accepted: Instant) -> CallReport {
+        let Phase::Ended(result) = self.phase else {
+            unreachable!("the batch is finished, so every call has its result");
+        };
+        CallReport {
+            position,
+            id: self.id,
+            tool: self.tool,
+            result,
+            ledger: Ledger {
+                block_began: self.began - accepted,
+                block_complete: self.complete.map(|at| at - accepted),
+                held: self.held,
+                limit_wait: self.waits.limit,
+                limited_by: self.waits.limited_by,
+                slot_wait: self.waits.slot,
+                ran: self.ran,
+                ended: self.ended.map_or(Duration::ZERO, |at| at - accepted),
+                attempts: self.attempts,
+                worker: self.worker,
+            },
+        }
+    }
+}

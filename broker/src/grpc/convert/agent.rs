@@ -1,0 +1,133 @@
+//! What an agent sends.
+
+use std::time::Duration;
+
+use toolpool_proto::v1;
+
+use super::{Malformed, duration, malformed, printable};
+use crate::id::{BatchId, CallId};
+use crate::ingest::{Header, Input, TurnEnd};
+
+const MAX_ID_BYTES: usize = 256;
+/// The longest name that is taken in at all; whether there is such a tool is another question.
+const MAX_TOOL_NAME_BYTES: usize = 256;
+
+/// The agent's wishes for a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Open {
+    pub(crate) batch: BatchId,
+    pub(crate) deadline: Option<Duration>,
+    pub(crate) max_parallel: Option<usize>,
+    pub(crate) finish_on_disconnect: bool,
+    pub(crate) progress: bool,
+}
+
+pub(crate) fn open(open: v1::Open) -> Result<Open, Malformed> {
+    let batch = match open.batch_id {
+        None => BatchId::generate(),
+        Some(id) => BatchId::from(printable("open.batch_id", id)?),
+    };
+    let max_parallel = match open.max_parallel {
+        Some(0) => {
+            return malformed("open.max_parallel is 0; permitted is 1 or more, or leave it out");
+        }
+        other => other.map(|most| most as usize),
+    };
+    let finish_on_disconnect = match open.on_disconnect.map(v1::OnDisconnect::try_from) {
+        None | Some(Ok(v1::OnDisconnect::Cancel)) => false,
+        Some(Ok(v1::OnDisconnect::Finish)) => true,
+        Some(_) => {
+            return malformed(
+                "open.on_disconnect is not one of its values; leave it out for the default",
+            );
+        }
+    };
+    let deadline = open
+        .deadline
+        .map(|time| duration("open.deadline", time))
+        .transpose()?;
+    Ok(Open {
+        batch,
+        deadline,
+        max_parallel,
+        finish_on_disconnect,
+        progress: open.progress,
+    })
+}
+
+/// A frame after the first.
+pub(crate) fn agent_frame(frame: v1::AgentFrame) -> Result<Input, Malformed> {
+    use v1::agent_frame::Frame;
+    Ok(match frame.frame {
+        None => return malformed("a frame is empty or of a kind that this broker does not know"),
+        Some(Frame::Open(_)) => {
+            return malformed("open came twice; it must be the first frame and only the first");
+        }
+        Some(Frame::BlockStart(start)) => {
+            let header = header("block_start", start.id, start.tool)?;
+            let idempotency_key = key("block_start", start.idempotency_key)?;
+            Input::Start {
+                index: start.index,
+                header,
+                idempotency_key,
+            }
+        }
+        Some(Frame::BlockDelta(delta)) => Input::Delta {
+            index: delta.index,
+            fragment: delta.fragment,
+        },
+        Some(Frame::BlockStop(stop)) => Input::Stop { index: stop.index },
+        Some(Frame::Call(whole)) => call(whole)?,
+        Some(Frame::Seal(end)) => Input::Seal(seal(end)?),
+    })
+}
+
+pub(crate) fn call(call: v1::Call) -> Result<Input, Malformed> {
+    let header = header("call", call.id, call.tool)?;
+    let idempotency_key = key("call", call.idempotency_key)?;
+    Ok(Input::Whole {
+        header,
+        idempotency_key,
+        arguments: call.arguments,
+    })
+}
+
+pub(crate) fn seal(seal: v1::Seal) -> Result<TurnEnd, Malformed> {
+    match seal.turn_end.map(v1::TurnEnd::try_from) {
+        None | Some(Ok(v1::TurnEnd::Complete)) => Ok(TurnEnd::Complete),
+        Some(Ok(v1::TurnEnd::Truncated)) => Ok(TurnEnd::Truncated),
+        Some(Ok(v1::TurnEnd::Aborted)) => Ok(TurnEnd::Aborted),
+        Some(_) => {
+            malformed("seal.turn_end is not one of its values; leave it out for the default")
+        }
+    }
+}
+
+fn header(field: &str, id: String, tool: String) -> Result<Header, Malformed> {
+    if id.is_empty() || id.len() > MAX_ID_BYTES {
+        return malformed(format!(
+            "{field}.id has {} bytes; permitted are 1 to {MAX_ID_BYTES}",
+            id.len()
+        ));
+    }
+    if tool.len() > MAX_TOOL_NAME_BYTES {
+        return malformed(format!(
+            "{field}.tool has {} bytes; permitted are {MAX_TOOL_NAME_BYTES}",
+            tool.len()
+        ));
+    }
+    Ok(Header {
+        id: CallId::from(id),
+        tool,
+    })
+}
+
+fn key(field: &str, key: Option<String>) -> Result<Option<String>, Malformed> {
+    match key {
+        Some(key) if key.is_empty() || key.len() > MAX_ID_BYTES => malformed(format!(
+            "{field}.idempotency_key has {} bytes; permitted are 1 to {MAX_ID_BYTES}, or leave it out",
+            key.len()
+        )),
+        other => Ok(other),
+    }
+}
