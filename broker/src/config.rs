@@ -11,7 +11,7 @@ use std::time::Duration;
 
 mod kind;
 
-pub(crate) use kind::parse_duration;
+pub use kind::parse_duration;
 use kind::{Address, Bytes, Count, Kind, Time};
 
 use crate::policy::{OutOfRange, PolicyPatch};

@@ -109,7 +109,7 @@ pub(super) fn parse_bytes(text: &str) -> Option<usize> {
 }
 
 /// A time with its unit: `250ms`, `1.5s`, `10min` (or `m`), `2h`.
-pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let wrong =
         || format!("{text:?} is not a time; write a number with ms, s, min or h, such as \"1.5s\"");
     let (number, unit) = number_and_unit(text).ok_or_else(wrong)?;
