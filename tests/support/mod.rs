@@ -4,6 +4,8 @@
 #![allow(dead_code, reason = "no test file uses all of it")]
 #![expect(clippy::expect_used, reason = "tests may fail loudly")]
 
+pub(crate) mod workshop;
+
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
@@ -63,6 +65,17 @@ impl Process {
         self.child.wait().expect("the process can be waited for")
     }
 
+    /// Waits for its end, while the test's own tasks go on; its exit code.
+    pub(crate) async fn exit_code(&mut self) -> Option<i32> {
+        let mut status = None;
+        eventually("the process ends", async || {
+            status = self.ended();
+            status.is_some()
+        })
+        .await;
+        status?.code()
+    }
+
     /// Whether it has ended; how.
     pub(crate) fn ended(&mut self) -> Option<ExitStatus> {
         self.child
@@ -91,25 +104,35 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts a broker with further flags, and waits until it listens.
     pub(crate) fn start(flags: &[&str]) -> Self {
+        Self::listen("127.0.0.1:0", flags).expect("the broker listens")
+    }
+
+    /// Starts a broker where this one was, which has ended.
+    pub(crate) async fn start_again(&mut self, flags: &[&str]) {
+        let address = self.url.trim_start_matches("http://").to_owned();
+        // Its port may be another's for a moment: the system lends free ports to whoever dials out.
+        eventually("the broker listens again", async || {
+            let again = Self::listen(&address, flags);
+            again.map(|broker| *self = broker).is_some()
+        })
+        .await;
+    }
+
+    fn listen(address: &str, flags: &[&str]) -> Option<Self> {
         let mut command = toolpool();
-        command
-            .args(["broker", "--listen", "127.0.0.1:0"])
-            .args(flags);
+        command.args(["broker", "--listen", address]).args(flags);
         let mut process = Process::start(command.stdout(Stdio::piped()));
         let mut stdout = BufReader::new(process.take_stdout());
         let mut line = String::new();
         stdout
             .read_line(&mut line)
-            .expect("the broker says where it listens");
-        let address = line
-            .trim()
-            .strip_prefix("listening on ")
-            .expect("the broker listens");
-        Self {
+            .expect("what the broker says can be read");
+        let address = line.trim().strip_prefix("listening on ")?;
+        Some(Self {
             url: format!("http://{address}"),
             process,
             _stdout: stdout,
-        }
+        })
     }
 
     /// A command on the agent's side, with this broker's address.
@@ -190,12 +213,25 @@ pub(crate) async fn eventually(what: &str, mut is_so: impl AsyncFnMut() -> bool)
 /// Whether a process with this id runs. One that has ended and that nobody has waited for does not.
 #[must_use]
 pub(crate) fn is_alive(pid: Pid) -> bool {
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero()));
-    // The name before the state may have anything in it, brackets too.
-    let state = stat
-        .ok()
-        .and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
-    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
+    group_of(&pid.as_raw_nonzero().to_string()).is_some()
+}
+
+/// Whether a process of this group runs.
+#[must_use]
+pub(crate) fn is_group_alive(group: Pid) -> bool {
+    let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut groups = processes.filter_map(|entry| group_of(entry.file_name().to_str()?));
+    groups.any(|other| other == group)
+}
+
+/// The group of a process that runs.
+fn group_of(pid: &str) -> Option<Pid> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    // The name before the state may have anything in it, brackets too. Then come state, parent and group.
+    let mut fields = stat.rsplit_once(") ")?.1.split(' ');
+    let state = fields.next()?;
+    let group = fields.nth(1)?.parse().ok()?;
+    Pid::from_raw(group).filter(|_| !matches!(state, "Z" | "X"))
 }
 
 /// The processes whose parent this is.
