@@ -165,9 +165,10 @@ impl CallError {
     ) -> Self {
         let mut error = Self::unknown_tool(tool, near_names).after(left);
         error.code = Code::NoWorker;
-        error.message += &format!(
-            " But the broker started only {age:.1?} ago, and its workers may not all be connected yet: the same call \
-             may succeed in {left:.1?}. It was not run."
+        error.message = format!(
+            "{} But the broker started only {age:.1?} ago, and its workers may not all be connected yet: the same call \
+             may succeed in {left:.1?}. It was not run.",
+            error.message
         );
         error
     }

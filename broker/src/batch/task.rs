@@ -168,6 +168,7 @@ impl Task {
         if matches!(inbound, Inbound::Nothing) && end.is_none() {
             self.seal();
         }
+        self.close_if_refused(end.as_ref());
         self.carry_out();
         let out = self.out.clone();
         let expire = self.expire.clone();
@@ -200,9 +201,7 @@ impl Task {
                     self.close(Cut::Cancelled("the broker is going down"), now);
                 }
             }
-            if let Some(End::Refused(_)) = end {
-                self.close(Cut::Cancelled("the agent broke the protocol"), now);
-            }
+            self.close_if_refused(end.as_ref());
             self.carry_out();
             self.set_timer(timer.as_mut());
         }
@@ -380,6 +379,13 @@ impl Task {
             self.batch.abandon(now);
         } else {
             self.close(Cut::Cancelled("the agent went away"), now);
+        }
+    }
+
+    fn close_if_refused(&mut self, end: Option<&End>) {
+        if let Some(End::Refused(_)) = end {
+            let cut = Cut::Cancelled("the agent broke the protocol");
+            self.close(cut, Instant::now());
         }
     }
 
