@@ -593,7 +593,7 @@ async fn a_failure_aborts_the_batch_where_the_tools_policy_says_so() {
         max_parallel: Some(2),
         ..Default::default()
     };
-    let agent = broker.open(two_at_a_time).await.unwrap();
+    let agent = broker.agent_with(two_at_a_time).await;
     agent.call("fails", "vital", "{}").await;
     agent.call("runs", "search", "{}").await;
     agent.call("waits", "search", "{}").await;
@@ -862,12 +862,11 @@ async fn when_the_batchs_time_is_over_every_call_gets_its_result() {
     let tools = [read_only("search"), side_effecting("send")];
     let mut worker = broker.worker("w", 1, tools).await;
     let agent = broker
-        .open(v1::Open {
+        .agent_with(v1::Open {
             deadline: Some(wire(seconds(5))),
             ..Default::default()
         })
-        .await
-        .unwrap();
+        .await;
     agent.call("runs", "search", "{}").await;
     agent.call("waits", "search", "{}").await;
     agent.call("held", "send", "{}").await;

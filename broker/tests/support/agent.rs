@@ -25,10 +25,15 @@ pub(crate) struct FakeAgent {
 impl Broker {
     /// An agent that has opened a batch with nothing special about it.
     pub(crate) async fn agent(&self) -> FakeAgent {
-        self.open(v1::Open::default()).await.unwrap()
+        self.agent_with(v1::Open::default()).await
     }
 
-    /// An agent that has opened a batch in this way, or why not.
+    /// An agent that has opened a batch in this way.
+    pub(crate) async fn agent_with(&self, open: v1::Open) -> FakeAgent {
+        self.open(open).await.unwrap()
+    }
+
+    /// The same, or why not.
     pub(crate) async fn open(&self, open: v1::Open) -> Result<FakeAgent, Status> {
         self.open_with(vec![Frame::Open(open)], |_| ()).await
     }
