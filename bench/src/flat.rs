@@ -102,7 +102,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         rows.extend(measure(args, &mut brokers, batch, open).await?);
     }
     for broker in brokers {
-        broker.stand.end().await?;
+        broker.end().await?;
     }
     if args.json {
         report::json(&rows)
@@ -163,6 +163,13 @@ impl Broker {
         let memory = procfs::resident_memory(self.stand.server.pid()?)?;
         self.memory_mib = mebibytes(memory);
         Ok(())
+    }
+
+    async fn end(self) -> anyhow::Result<()> {
+        for extra in self.extras {
+            extra.end().await?;
+        }
+        self.stand.end().await
     }
 
     async fn load(&mut self, load: &Load) -> anyhow::Result<Reading> {
