@@ -421,13 +421,13 @@ async fn a_tool_that_hangs_costs_its_own_call_and_leaves_nothing_behind() {
         [[tool]]
         name = "slow_attempt"
         command = ["sh", "hang"]
-        attempt_timeout = "300ms"
+        attempt_timeout = "1s"
         kill_grace = "200ms"
         [[tool]]
         name = "slow_call"
         command = ["sh", "hang"]
         effects = "read_only"
-        call_timeout = "300ms"
+        call_timeout = "1s"
         kill_grace = "200ms"
         "#,
     );

@@ -230,8 +230,10 @@ fn group_of(pid: &str) -> Option<Pid> {
     // The name before the state may have anything in it, brackets too. Then come state, parent and group.
     let mut fields = stat.rsplit_once(") ")?.1.split(' ');
     let state = fields.next()?;
-    let group = fields.nth(1)?.parse().ok()?;
-    Pid::from_raw(group).filter(|_| !matches!(state, "Z" | "X"))
+    let group: i32 = fields.nth(1)?.parse().ok()?;
+    // One that is just being forgotten has none: -1.
+    let runs = group > 0 && !matches!(state, "Z" | "X");
+    runs.then(|| Pid::from_raw(group)).flatten()
 }
 
 /// The processes whose parent this is.
