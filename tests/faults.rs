@@ -233,6 +233,36 @@ async fn a_killed_broker_costs_its_open_batches_and_nothing_else() {
     assert_eq!(workshop.runs_of("pay"), 1);
 }
 
+#[tokio::test]
+async fn a_broker_that_stood_still_takes_its_workers_back_with_what_they_run() {
+    let broker = Broker::start(&[&QUICK_TO_MISS[..], &LONG_GRACE].concat());
+    let workshop = Workshop::new();
+    workshop.hold("pay", 1);
+    let mut command = broker.command(&["worker", "exec", "--slots", "1", "--id", "w-1"]);
+    let log = std::fs::File::create(workshop.path("log")).unwrap();
+    command.arg("--tools").arg(workshop.tools()).stderr(log);
+    let _worker = Process::start(&mut command);
+    broker.wait_for_workers("pay", 1).await;
+    let client = broker.client();
+    let batch = run(&client, &["pay"]);
+    let pay = workshop.until_running("pay", 1).await;
+    broker.process.signal(Signal::STOP);
+    eventually("the worker gives the stream up", async || {
+        let log = std::fs::read_to_string(workshop.path("log")).unwrap();
+        log.contains("broker lost")
+    })
+    .await;
+    workshop.release("pay", 1);
+    pay.until_gone().await;
+    broker.process.signal(Signal::CONT);
+
+    let batch = batch.await.unwrap().unwrap();
+    let expected = ("attempt 1".to_owned(), 1, "w-1");
+    assert_eq!(success(result(&batch, "pay")), expected);
+    assert_free_slots(&client, &workshop, 1).await;
+    assert_eq!(workshop.runs_of("pay"), 1);
+}
+
 /// Agents that run batch after batch, half of whose calls must not run twice.
 struct Load {
     agents: JoinSet<Error>,
@@ -495,9 +525,11 @@ async fn an_agent_that_is_killed_in_mid_turn_leaves_nothing_running_and_nothing_
     agent.signal(Signal::KILL);
     look.until_gone().await;
 
+    // The one place for a batch and the one slot are free again.
     let client = broker.client();
-    eventually("there is room for another batch", async || {
-        client.batch(BatchOptions::default()).await.is_ok()
+    eventually("another batch runs", async || {
+        let batch = client.execute([call("put", "put")]).await;
+        batch.is_ok_and(|batch| batch.all_succeeded())
     })
     .await;
     assert_eq!((workshop.runs_of("look"), workshop.runs_of("pay")), (1, 0));
