@@ -20,6 +20,7 @@ use crate::call_error::{CallError, Code};
 use crate::catalogue::{Catalogue, Tool};
 use crate::config::Config;
 use crate::grpc::convert::{self, FromWorker, Register};
+use crate::grpc::status;
 use crate::id::{InstanceId, LeaseId, WorkerId};
 use crate::lane::lease::{Ending, Lease};
 use crate::lane::seat::{Order, Seat, SeatKey};
@@ -167,7 +168,12 @@ impl Session {
     fn apply(&mut self, event: Event) -> ControlFlow<Reason> {
         match event {
             Event::FromWorker(Some(Ok(packet))) => return self.packet(packet),
-            Event::FromWorker(Some(Err(status))) => self.detach(&status.to_string()),
+            Event::FromWorker(Some(Err(error))) => {
+                if let Some(refusal) = status::unreadable(&error) {
+                    self.refuse_link(refusal);
+                }
+                self.detach(&error.to_string());
+            }
             Event::FromWorker(None) => return ControlFlow::Break("the worker closed its stream"),
             Event::Order(order) => {
                 self.order(order);
@@ -458,7 +464,10 @@ impl Session {
             self.detach("beats were missed");
         } else if now >= self.next_beat {
             self.next_beat = now + self.context.config.beat_interval;
-            self.outbox.push(v1::pool_frame::Frame::Beat(v1::Beat {}));
+            // What waits in a stalled outbox shows as well as a beat that we live, and must not grow with time.
+            if !self.outbox.is_stalled() {
+                self.outbox.push(v1::pool_frame::Frame::Beat(v1::Beat {}));
+            }
         }
         ControlFlow::Continue(())
     }

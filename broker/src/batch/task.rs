@@ -191,6 +191,9 @@ impl Task {
                 Event::Notice(notice) => self.notice(notice, now),
                 Event::Agent(Ok(Some(packet))) => end = self.packet(packet, now),
                 Event::Agent(Ok(None)) => self.seal(),
+                Event::Agent(Err(error)) if let Some(refusal) = status::unreadable(&error) => {
+                    end = Some(End::Refused(refusal));
+                }
                 Event::Agent(Err(_)) | Event::AgentGone => {
                     absent = true;
                     end = Some(End::Unread);

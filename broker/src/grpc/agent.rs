@@ -154,7 +154,8 @@ async fn next_frames(
     stream: &mut Streaming<v1::ExecuteRequest>,
 ) -> Result<Vec<v1::AgentFrame>, Status> {
     loop {
-        match stream.message().await? {
+        let message = stream.message().await;
+        match message.map_err(|error| status::unreadable(&error).unwrap_or(error))? {
             None => {
                 return Err(Status::invalid_argument(
                     "the stream ended before its open frame",

@@ -1,6 +1,6 @@
 //! A refusal of the whole stream, as the status that says so.
 
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::convert::Malformed;
 use crate::ingest::Breach;
@@ -8,6 +8,17 @@ use crate::registry::NoPlace;
 
 pub(crate) fn malformed(malformed: &Malformed) -> Status {
     Status::invalid_argument(malformed.to_string())
+}
+
+/// For an error in the place of a message: that the message cannot be read. `None` if it is the stream that broke.
+pub(crate) fn unreadable(error: &Status) -> Option<Status> {
+    let text = error.message();
+    match error.code() {
+        // Renamed by `reset`.
+        Code::Aborted => None,
+        Code::OutOfRange => Some(Status::resource_exhausted(text)),
+        _ => Some(Status::invalid_argument(text)),
+    }
 }
 
 pub(crate) fn breach(breach: &Breach) -> Status {

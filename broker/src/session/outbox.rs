@@ -51,8 +51,9 @@ impl Outbox {
         self.hurry = true;
     }
 
+    /// When acknowledgements go alone. Not while the connection takes nothing: then it is room that is waited for.
     pub(super) fn acks_due(&self) -> Option<Instant> {
-        self.acks_due
+        self.acks_due.filter(|_| !self.stalled)
     }
 
     /// The connection takes no more for now.
