@@ -3,9 +3,10 @@
 //! Promise 2 is kept here together with `schema`: a [`CompleteCall`] is made by nothing but a block's stop (or by a
 //! call that came whole), from the joined text as it came.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use bytes::{Bytes, BytesMut};
+use rustc_hash::FxHashMap;
 
 use crate::id::CallId;
 
@@ -142,7 +143,7 @@ impl Limits {
 #[derive(Debug)]
 pub(crate) struct Ingest {
     limits: Limits,
-    open: HashMap<u32, Block>,
+    open: FxHashMap<u32, Block>,
     ids: HashSet<CallId>,
     next: Position,
     bytes: usize,
@@ -215,7 +216,7 @@ impl Ingest {
     pub(crate) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            open: HashMap::new(),
+            open: FxHashMap::default(),
             ids: HashSet::new(),
             next: 0,
             bytes: 0,

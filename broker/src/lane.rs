@@ -133,11 +133,23 @@ impl Lane {
     }
 
     pub(in crate::lane) fn lease_ended(self: &Arc<Self>) {
-        self.change(|state, _| state.lease_ended());
+        self.make_room(State::lease_ended);
     }
 
     pub(in crate::lane) fn slot_offered(self: &Arc<Self>, key: SeatKey) {
-        self.change(|state, _| state.slot_offered(key));
+        self.make_room(|state| state.slot_offered(key));
+    }
+
+    /// Makes a change that gives room to one who waits. Mostly nobody does, and then this is all there is to do.
+    fn make_room(self: &Arc<Self>, change: impl FnOnce(&mut State)) {
+        let somebody_waits = {
+            let mut state = self.state.lock();
+            change(&mut state);
+            state.somebody_waits()
+        };
+        if somebody_waits {
+            self.change(|_, _| ());
+        }
     }
 
     /// Makes a change, then starts all that it lets start.

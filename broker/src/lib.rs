@@ -35,6 +35,7 @@ mod grpc;
 mod id;
 mod ingest;
 mod lane;
+mod mailbox;
 mod output;
 pub mod policy;
 mod registry;

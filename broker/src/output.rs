@@ -5,12 +5,26 @@ use toolpool_proto::v1;
 
 /// An output as it came from the worker.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Output(pub(crate) v1::Output);
+pub(crate) struct Output {
+    message: v1::Output,
+    size: usize,
+}
 
 impl Output {
     /// Its size on the wire, in bytes; what `max_result_bytes` limits.
-    #[must_use]
     pub(crate) fn size(&self) -> usize {
-        self.0.encoded_len()
+        self.size
+    }
+
+    /// The message that it came as.
+    pub(crate) fn into_message(self) -> v1::Output {
+        self.message
+    }
+}
+
+impl From<v1::Output> for Output {
+    fn from(message: v1::Output) -> Self {
+        let size = message.encoded_len();
+        Self { message, size }
     }
 }

@@ -4,12 +4,12 @@
 //! leases. Leaving it, for whatever reason, drops every lease, and a dropped lease settles itself: no call waits for a
 //! worker that is gone.
 
-use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +24,7 @@ use crate::grpc::status;
 use crate::id::{InstanceId, LeaseId, WorkerId};
 use crate::lane::lease::{Ending, Lease};
 use crate::lane::seat::{Order, Seat, SeatKey};
+use crate::mailbox::Mailbox;
 
 mod outbox;
 
@@ -73,10 +74,12 @@ pub(crate) struct Session {
     worker: WorkerId,
     instance: InstanceId,
     seat: Arc<Seat>,
-    orders: mpsc::Receiver<Order>,
+    orders: Mailbox<Order>,
+    /// Orders that were read and are to be carried out; kept for its room.
+    unread: Vec<Order>,
     joins: mpsc::Receiver<Joining>,
     tools: Vec<Arc<Tool>>,
-    leases: HashMap<LeaseId, Lease>,
+    leases: FxHashMap<LeaseId, Lease>,
     outbox: Outbox,
     /// Both are there, or neither is: the stream is broken.
     inbound: Option<Inbound>,
@@ -92,7 +95,7 @@ pub(crate) struct Session {
 
 enum Event {
     FromWorker(Option<Result<v1::JoinRequest, Status>>),
-    Order(Order),
+    Orders,
     Joining(Option<Box<Joining>>),
     Room,
     Time,
@@ -123,9 +126,10 @@ impl Session {
             instance: instance.clone(),
             seat,
             orders,
+            unread: Vec::new(),
             joins,
             tools: Vec::new(),
-            leases: HashMap::new(),
+            leases: FxHashMap::default(),
             outbox: Outbox::default(),
             inbound: None,
             outbound: None,
@@ -149,7 +153,7 @@ impl Session {
         let reason = loop {
             let event = tokio::select! {
                 packet = next_packet(&mut self.inbound) => Event::FromWorker(packet),
-                Some(order) = self.orders.recv() => Event::Order(order),
+                () = self.orders.collect(&mut self.unread) => Event::Orders,
                 joining = self.joins.recv() => Event::Joining(joining.map(Box::new)),
                 () = room(self.outbound.as_ref()), if self.outbox.is_stalled() => Event::Room,
                 () = &mut timer => Event::Time,
@@ -175,13 +179,7 @@ impl Session {
                 self.detach(&error.to_string());
             }
             Event::FromWorker(None) => return ControlFlow::Break("the worker closed its stream"),
-            Event::Order(order) => {
-                self.order(order);
-                // Whatever else is ready rides in the same packet.
-                while let Ok(order) = self.orders.try_recv() {
-                    self.order(order);
-                }
-            }
+            Event::Orders => self.carry_out_orders(),
             Event::Joining(Some(joining)) => return self.joining(*joining),
             Event::Joining(None) => return ControlFlow::Break("the broker forgot the worker"),
             Event::Room => self.outbox.resume(),
@@ -227,9 +225,8 @@ impl Session {
                 tracing::info!(worker.id = %self.worker, "worker drains");
                 self.leave_lanes();
                 // What the lanes gave before they were left goes first; after the answer, nothing more goes.
-                while let Ok(order) = self.orders.try_recv() {
-                    self.order(order);
-                }
+                self.orders.collect_ready(&mut self.unread);
+                self.carry_out_orders();
                 self.worker_drains = true;
                 self.outbox
                     .push(v1::pool_frame::Frame::DrainAck(v1::DrainAck {}));
@@ -240,7 +237,7 @@ impl Session {
 
     fn outcome(&mut self, id: LeaseId, ending: Ending) {
         // Acknowledged even if nobody waits for it, or the worker would send it for ever.
-        self.outbox.ack(id, Instant::now());
+        self.outbox.ack(id, self.heard);
         let Some(lease) = self.leases.remove(&id) else {
             tracing::debug!(worker.id = %self.worker, lease.id = %id, "outcome fenced off: its lease has ended");
             return;
@@ -279,14 +276,23 @@ impl Session {
         }
     }
 
-    fn order(&mut self, order: Order) {
+    fn carry_out_orders(&mut self) {
+        let now = Instant::now();
+        let mut orders = std::mem::take(&mut self.unread);
+        for order in orders.drain(..) {
+            self.order(order, now);
+        }
+        self.unread = orders;
+    }
+
+    fn order(&mut self, order: Order, now: Instant) {
         match order {
             // Dropping it unsent gives the call back to its batch.
             Order::Assign(lease) if self.outbound.is_none() || self.worker_drains => drop(lease),
-            Order::Assign(lease) => {
-                let time_left = lease.deadline.saturating_duration_since(Instant::now());
-                self.outbox
-                    .assign(convert::assignment(&lease, time_left), lease.id);
+            Order::Assign(mut lease) => {
+                let time_left = lease.deadline.saturating_duration_since(now);
+                self.outbox.assign(convert::assignment(&lease, time_left));
+                lease.mark_sent();
                 self.leases.insert(lease.id, lease);
             }
             Order::Cancel(id) => {
@@ -427,22 +433,23 @@ impl Session {
         tracing::warn!(worker.id = %self.worker, leases = self.leases.len(), reason = why, "worker's stream broke");
         self.inbound = None;
         self.outbound = None;
-        self.outbox = Outbox::default();
         self.heard = Instant::now();
         self.leave_lanes();
-        let unsent: Vec<LeaseId> = self
-            .leases
-            .values()
-            .filter(|lease| !lease.is_sent())
-            .map(|lease| lease.id)
-            .collect();
-        for id in unsent {
-            self.leases.remove(&id);
-        }
+        self.give_back_unsent();
         for lease in self.leases.values_mut() {
             if lease.may_run_again() {
                 // Told, not dropped: its slot is in use until the worker says otherwise.
                 lease.give_up();
+            }
+        }
+    }
+
+    /// Empties the outbox. Assignments in it never left, so their calls did not run.
+    fn give_back_unsent(&mut self) {
+        let outbox = std::mem::take(&mut self.outbox);
+        for id in outbox.unsent() {
+            if let Some(lease) = self.leases.remove(&id) {
+                lease.settle(Ending::NotSent);
             }
         }
     }
@@ -501,13 +508,7 @@ impl Session {
                 self.outbox.stall();
                 return;
             };
-            let (packet, leases) = self.outbox.packet();
-            for id in leases {
-                if let Some(lease) = self.leases.get_mut(&id) {
-                    lease.mark_sent();
-                }
-            }
-            room.send(Ok(packet));
+            room.send(Ok(self.outbox.packet()));
         }
     }
 
@@ -531,10 +532,8 @@ impl Session {
             "worker left"
         );
         // Closed before the rest is dropped, so that no order can come in between.
-        self.orders.close();
-        while let Ok(order) = self.orders.try_recv() {
-            drop(order);
-        }
+        drop(self.orders.close());
+        self.give_back_unsent();
         self.leases.clear();
     }
 }

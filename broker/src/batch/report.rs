@@ -53,6 +53,21 @@ pub(crate) struct Duplicate {
     pub(crate) error: CallError,
 }
 
+impl CallReport {
+    /// About what it is on the wire, for the packing of packets.
+    pub(crate) fn about_bytes(&self) -> usize {
+        const REST: usize = 256;
+        REST + match &self.result {
+            Ok(output) => output.size(),
+            Err(error) => {
+                let violations = error.violations.iter();
+                let listed: usize = violations.map(|of| of.path.len() + of.message.len()).sum();
+                error.message.len() + listed
+            }
+        }
+    }
+}
+
 impl Report {
     /// Calls that gave an output.
     pub(crate) fn succeeded(&self) -> usize {

@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
@@ -24,6 +23,7 @@ use crate::lane::lease::{Attempt, Call, Dispatch, Notice, Waits};
 use crate::lane::queue::BatchKey;
 use crate::lane::seat::{Order, Seat};
 use crate::lane::{Lane, Offer};
+use crate::mailbox::{Address, Mailbox, mailbox};
 use crate::registry::Place;
 use crate::schema::Invalid;
 
@@ -62,8 +62,10 @@ pub(crate) struct Task {
     ingest: Ingest,
     /// By position.
     routes: Vec<Option<Route>>,
-    notices: mpsc::Sender<Notice>,
-    inbox: mpsc::Receiver<Notice>,
+    notices: Address<Notice>,
+    inbox: Mailbox<Notice>,
+    /// Notices that were read and are to be applied; kept for its room.
+    unread: Vec<Notice>,
     out: mpsc::Sender<Result<v1::ExecuteResponse, Status>>,
     /// Progress that leaves with the next packet.
     progress: Vec<v1::BatchFrame>,
@@ -87,7 +89,7 @@ struct Route {
 }
 
 enum Event {
-    Notice(Notice),
+    Notices,
     Agent(Result<Option<v1::ExecuteRequest>, Status>),
     Time,
     AgentGone,
@@ -134,8 +136,7 @@ impl Task {
             arguments_bytes: config.max_arguments_bytes,
             batch_bytes: config.max_batch_bytes,
         };
-        let (notices, inbox) =
-            mpsc::channel(NOTICE_ROOM * NOTICES_PER_CALL * config.max_calls_per_batch);
+        let (notices, inbox) = mailbox(NOTICE_ROOM * NOTICES_PER_CALL * config.max_calls_per_batch);
         Self {
             id: open.batch,
             key,
@@ -144,6 +145,7 @@ impl Task {
             routes: Vec::new(),
             notices,
             inbox,
+            unread: Vec::new(),
             out,
             progress: Vec::new(),
             accepted,
@@ -180,7 +182,7 @@ impl Task {
             let event = tokio::select! {
                 // Notices first: whoever ends calls must know of all that have started.
                 biased;
-                Some(notice) = self.inbox.recv() => Event::Notice(notice),
+                () = self.inbox.collect(&mut self.unread) => Event::Notices,
                 packet = next_packet(&mut inbound), if !self.ingest.is_sealed() => Event::Agent(packet),
                 () = &mut gone, if !absent => Event::AgentGone,
                 () = &mut timer => Event::Time,
@@ -188,7 +190,7 @@ impl Task {
             };
             let now = Instant::now();
             match event {
-                Event::Notice(notice) => self.notice(notice, now),
+                Event::Notices => self.apply_notices(now),
                 Event::Agent(Ok(Some(packet))) => end = self.packet(packet, now),
                 Event::Agent(Ok(None)) => self.seal(),
                 Event::Agent(Err(error)) if let Some(refusal) = status::unreadable(&error) => {
@@ -211,11 +213,12 @@ impl Task {
         self.deliver(end.unwrap_or(End::Finished)).await;
     }
 
-    fn notice(&mut self, notice: Notice, now: Instant) {
-        self.apply_notice(notice, now);
-        while let Ok(notice) = self.inbox.try_recv() {
+    fn apply_notices(&mut self, now: Instant) {
+        let mut notices = std::mem::take(&mut self.unread);
+        for notice in notices.drain(..) {
             self.apply_notice(notice, now);
         }
+        self.unread = notices;
     }
 
     fn apply_notice(&mut self, notice: Notice, now: Instant) {
@@ -417,6 +420,7 @@ impl Task {
 
     /// Does what the batch wants done, until it wants nothing more.
     fn carry_out(&mut self) {
+        let now = Instant::now();
         while let Some(command) = self.batch.next_command() {
             match command {
                 Command::Offer {
@@ -434,7 +438,6 @@ impl Task {
                         wait_until,
                         call_deadline,
                     };
-                    let now = Instant::now();
                     match route.lane.offer(attempt, now) {
                         Offer::Dispatched(dispatch) => self.dispatched(dispatch),
                         Offer::Queued(ticket) => self.batch.queued(position, ticket, wait_until),
@@ -447,7 +450,6 @@ impl Task {
                     let Some(Some(route)) = self.routes.get(position) else {
                         continue;
                     };
-                    let now = Instant::now();
                     let found = route.lane.withdraw(ticket, now);
                     self.batch.withdrawn(position, found, now);
                 }
@@ -547,16 +549,14 @@ fn packets(
     let mut frames = Vec::with_capacity(report.calls.len() + 1);
     let mut bytes = 0;
     for call in report.calls {
-        let frame = convert::batch_frame(Frame::Result(convert::result(call)));
-        let size = frame.encoded_len();
+        let size = call.about_bytes();
         if bytes > 0 && bytes + size > PACKET_BYTES {
-            packets.push(Ok(v1::ExecuteResponse {
-                frames: std::mem::take(&mut frames),
-            }));
+            let frames = std::mem::take(&mut frames);
+            packets.push(Ok(v1::ExecuteResponse { frames }));
             bytes = 0;
         }
         bytes += size;
-        frames.push(frame);
+        frames.push(convert::batch_frame(Frame::Result(convert::result(call))));
     }
     frames.push(convert::batch_frame(Frame::Finished(finished)));
     packets.push(Ok(v1::ExecuteResponse { frames }));

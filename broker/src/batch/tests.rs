@@ -303,7 +303,7 @@ impl World {
 
 fn output(bytes: usize) -> Output {
     let text = v1::content::Kind::Text("x".repeat(bytes));
-    Output(v1::Output {
+    Output::from(v1::Output {
         content: vec![v1::Content { kind: Some(text) }],
     })
 }

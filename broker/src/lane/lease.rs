@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::Lane;
@@ -13,6 +13,7 @@ use super::seat::Seat;
 use crate::call_error::CallError;
 use crate::id::{BatchId, CallId, LeaseId};
 use crate::ingest::Position;
+use crate::mailbox::{Address, Undelivered};
 use crate::output::Output;
 use crate::policy::Policy;
 
@@ -29,12 +30,12 @@ pub(crate) struct Call {
     pub(crate) idempotency_key: Option<String>,
     pub(crate) policy: Arc<Policy>,
     /// The batch's mailbox. Its bound leaves room for every notice that can be under way.
-    pub(crate) notices: mpsc::Sender<Notice>,
+    pub(crate) notices: Address<Notice>,
 }
 
 impl Call {
     pub(in crate::lane) fn notify(&self, notice: Notice) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.notices.try_send(notice) {
+        if let Err(Undelivered::Full(_)) = self.notices.post(notice) {
             tracing::error!(batch.id = %self.batch, call.id = %self.id, "the batch's mailbox is full, which its bound rules out");
         }
     }
@@ -202,11 +203,6 @@ impl Lease {
         }
     }
 
-    /// Whether the worker may know of it.
-    pub(crate) fn is_sent(&self) -> bool {
-        self.state != State::Unsent
-    }
-
     /// Whether the batch has ended it already.
     pub(crate) fn is_fenced(&self) -> bool {
         self.state == State::Ended
@@ -220,9 +216,8 @@ impl Lease {
 
     /// Tells the batch what the tool says of itself; dropped when the batch is busy.
     pub(crate) fn progress(&self, message: String, fraction: Option<f64>) {
-        let notices = &self.call().notices;
-        // Half of the mailbox is kept for what must arrive.
-        if self.state != State::Ended && notices.capacity() > notices.max_capacity() / 2 {
+        // The other half of the mailbox is kept for what must arrive.
+        if self.state != State::Ended && self.call().notices.is_quiet() {
             let position = self.call().position;
             self.call().notify(Notice::Progress {
                 position,

@@ -1,6 +1,8 @@
 //! The waiting attempts of one tool, fair between batches: batches take turns, and a batch's own calls keep their order.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
+
+use rustc_hash::FxHashMap;
 
 /// A place in the queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -16,9 +18,9 @@ const SLACK: usize = 1_024;
 /// The queue. Everything but [`drain`](Self::drain) is constant in time, on average.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
-    waiting: HashMap<Ticket, T>,
+    waiting: FxHashMap<Ticket, T>,
     /// The tickets of each batch that has a turn. Some may have been given up: they are in `waiting` no more.
-    batches: HashMap<BatchKey, VecDeque<Ticket>>,
+    batches: FxHashMap<BatchKey, VecDeque<Ticket>>,
     /// Whose turn it is; has exactly the keys of `batches`.
     turns: VecDeque<BatchKey>,
     /// Tickets in `batches`, those given up included.
@@ -29,8 +31,8 @@ pub(crate) struct FairQueue<T> {
 impl<T> FairQueue<T> {
     pub(crate) fn new() -> Self {
         Self {
-            waiting: HashMap::new(),
-            batches: HashMap::new(),
+            waiting: FxHashMap::default(),
+            batches: FxHashMap::default(),
             turns: VecDeque::new(),
             tickets: 0,
             next: 0,

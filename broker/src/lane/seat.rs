@@ -4,11 +4,12 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use super::Lane;
 use super::lease::Lease;
 use crate::id::{LeaseId, WorkerId};
+use crate::mailbox::{Address, Mailbox, Undelivered, mailbox};
 
 /// Which session a seat belongs to; never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -32,7 +33,7 @@ pub(crate) struct Seat {
     total: usize,
     /// Lanes that found no slot free, in the order in which they are offered the next one. Each is here at most once.
     turns: Mutex<VecDeque<Weak<Lane>>>,
-    orders: mpsc::Sender<Order>,
+    orders: Address<Order>,
 }
 
 /// No slot to be had.
@@ -46,14 +47,10 @@ pub(crate) enum NoSlot {
 
 impl Seat {
     /// The seat of a session with so many slots, and the session's end of its mailbox.
-    pub(crate) fn new(
-        key: SeatKey,
-        worker: WorkerId,
-        total: usize,
-    ) -> (Arc<Self>, mpsc::Receiver<Order>) {
+    pub(crate) fn new(key: SeatKey, worker: WorkerId, total: usize) -> (Arc<Self>, Mailbox<Order>) {
         // An assignment needs a slot, and a lease is cancelled at most once: two orders a slot are all there can be
         // before the session has read the first. The rest covers slots that are freed and taken again meanwhile.
-        let (orders, inbox) = mpsc::channel(4 * total + 16);
+        let (orders, inbox) = mailbox(4 * total + 16);
         let slots = Arc::new(Semaphore::new(total));
         (
             Arc::new(Self {
@@ -117,9 +114,9 @@ impl Seat {
 
     /// Hands an order to the session; gives it back when the session is gone.
     pub(crate) fn order(&self, order: Order) -> Result<(), Order> {
-        self.orders.try_send(order).map_err(|error| match error {
-            mpsc::error::TrySendError::Closed(order) => order,
-            mpsc::error::TrySendError::Full(order) => {
+        self.orders.post(order).map_err(|undelivered| match undelivered {
+            Undelivered::Closed(order) => order,
+            Undelivered::Full(order) => {
                 tracing::error!(worker.id = %self.worker, "the session's mailbox is full, which its bound rules out");
                 order
             }

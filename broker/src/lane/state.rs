@@ -3,11 +3,11 @@
 //! A start needs four things at once: no pause, room among the calls in flight, a token, a slot. They are taken
 //! together in [`State::pump`] or not at all, so no crash or race can leave one of them behind (promise 5).
 
-use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -37,7 +37,7 @@ pub(crate) struct State {
     /// Workers that had a slot when last seen.
     ready: Vec<Member>,
     /// Workers that had none; each has this lane in its turns.
-    full: HashMap<SeatKey, Member>,
+    full: FxHashMap<SeatKey, Member>,
     /// Since when there is no worker. At first: since the tool became known.
     no_worker_since: Option<Instant>,
     no_worker_wait: Duration,
@@ -164,7 +164,7 @@ impl State {
             in_flight: 0,
             paused_until: None,
             ready: Vec::new(),
-            full: HashMap::new(),
+            full: FxHashMap::default(),
             no_worker_since: Some(now),
             no_worker_wait,
             blocked: Blocked {
@@ -215,6 +215,10 @@ impl State {
     /// Whether nothing would be lost with this lane.
     pub(super) fn is_idle(&self) -> bool {
         self.workers() == 0 && self.queue.is_empty() && self.in_flight == 0
+    }
+
+    pub(super) fn somebody_waits(&self) -> bool {
+        !self.queue.is_empty()
     }
 
     pub(super) fn pause(&mut self, until: Instant) {

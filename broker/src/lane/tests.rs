@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::mpsc;
 
 use super::lease::{Call, Ending};
 use super::queue::BatchKey;
 use super::*;
 use crate::id::{LeaseId, WorkerId};
+use crate::mailbox::{Address, Mailbox, mailbox};
 use crate::policy::PolicyPatch;
 
 const LISTS: u64 = 10_000;
@@ -38,7 +38,7 @@ fn policy(rate: Option<(f64, u32)>, max_in_flight: Option<u32>) -> Policy {
 /// A worker's session, played by the test.
 struct Worker {
     seat: Arc<Seat>,
-    orders: mpsc::Receiver<Order>,
+    orders: Mailbox<Order>,
     leases: Vec<Lease>,
     slots: usize,
 }
@@ -61,8 +61,8 @@ struct World {
     rng: fastrand::Rng,
     tools: Vec<Tool>,
     workers: Vec<Worker>,
-    inbox: mpsc::Receiver<Notice>,
-    notices: mpsc::Sender<Notice>,
+    inbox: Mailbox<Notice>,
+    notices: Address<Notice>,
     /// By position, which is unique over all batches here.
     fates: Vec<Fate>,
     next_key: u64,
@@ -71,7 +71,7 @@ struct World {
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let (notices, inbox) = mpsc::channel(10_000);
+        let (notices, inbox) = mailbox(10_000);
         let context = context();
         let tools = (0..rng.usize(1..4)).map(|n| {
             let rate = rng
@@ -128,13 +128,7 @@ impl World {
         for tool in &self.tools {
             tool.lane.leave(worker.seat.key);
         }
-        let before = worker.orders.len();
-        worker.orders.close();
-        assert_eq!(
-            before,
-            worker.orders.len(),
-            "nothing is assigned to a worker that is gone"
-        );
+        drop(worker.orders.close());
     }
 
     fn offer(&mut self) {
@@ -208,7 +202,9 @@ impl World {
 
     /// Reads what the lanes have said, and holds it against what is permitted.
     fn observe(&mut self) {
-        while let Ok(notice) = self.inbox.try_recv() {
+        let mut notices = Vec::new();
+        self.inbox.collect_ready(&mut notices);
+        for notice in notices {
             match notice {
                 Notice::Dispatched(Dispatch {
                     position,
@@ -243,7 +239,9 @@ impl World {
             }
         }
         for worker in &mut self.workers {
-            while let Ok(order) = worker.orders.try_recv() {
+            let mut orders = Vec::new();
+            worker.orders.collect_ready(&mut orders);
+            for order in orders {
                 if let Order::Assign(lease) = order {
                     worker.leases.push(lease);
                 }

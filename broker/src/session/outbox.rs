@@ -1,7 +1,5 @@
 //! What a session has to tell its worker, packed: all that is ready goes into one packet.
 
-use std::collections::VecDeque;
-
 use prost::Message;
 use tokio::time::Instant;
 use toolpool_proto::v1;
@@ -14,11 +12,15 @@ use crate::id::LeaseId;
 
 /// Acknowledgements that go without waiting for company.
 const MANY_ACKS: usize = 64;
+/// What a frame is taken to be beside its payload.
+const FRAME_BYTES: usize = 256;
 
 /// Frames in order. Bounded by the worker's slots: an assignment takes one, and the rest is at most a few a lease.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
-    frames: VecDeque<(v1::PoolFrame, Option<LeaseId>)>,
+    frames: Vec<v1::PoolFrame>,
+    /// About what they come to, so that an ordinary packet need not be measured.
+    bytes: usize,
     /// Outcomes that arrived. They ride with the next packet, or go alone when they are due.
     acks: Vec<LeaseId>,
     acks_due: Option<Instant>,
@@ -28,17 +30,30 @@ pub(super) struct Outbox {
 
 impl Outbox {
     pub(super) fn push(&mut self, frame: Frame) {
-        self.frames.push_back((pool_frame(frame), None));
+        self.bytes += FRAME_BYTES;
+        self.frames.push(pool_frame(frame));
     }
 
-    pub(super) fn assign(&mut self, frame: v1::PoolFrame, lease: LeaseId) {
-        self.frames.push_back((frame, Some(lease)));
+    pub(super) fn assign(&mut self, assignment: v1::Assignment) {
+        self.bytes += assignment.arguments.len();
+        self.push(Frame::Assignment(assignment));
     }
 
     /// Takes an assignment back that has not left yet.
     pub(super) fn take_back(&mut self, lease: LeaseId) -> bool {
-        let place = self.frames.iter().position(|(_, of)| *of == Some(lease));
-        place.is_some_and(|place| self.frames.remove(place).is_some())
+        let place = self
+            .frames
+            .iter()
+            .position(|frame| assigned(frame) == Some(lease));
+        place.is_some_and(|place| {
+            self.frames.remove(place);
+            true
+        })
+    }
+
+    /// The leases whose assignments have not left.
+    pub(super) fn unsent(&self) -> Vec<LeaseId> {
+        self.frames.iter().filter_map(assigned).collect()
     }
 
     pub(super) fn ack(&mut self, lease: LeaseId, now: Instant) {
@@ -77,29 +92,44 @@ impl Outbox {
         !self.frames.is_empty() || (due && !self.acks.is_empty())
     }
 
-    /// The next packet, and the leases whose assignments are in it.
-    pub(super) fn packet(&mut self) -> (v1::JoinResponse, Vec<LeaseId>) {
-        let mut frames = Vec::with_capacity(self.frames.len() + self.acks.len());
-        let mut leases = Vec::new();
+    /// The next packet: all that is ready, or as much of it as makes about [`PACKET_BYTES`].
+    pub(super) fn packet(&mut self) -> v1::JoinResponse {
+        let many = if self.bytes <= PACKET_BYTES {
+            self.frames.len()
+        } else {
+            self.as_many_as_fit()
+        };
+        let rest = self.frames.split_off(many);
+        let mut frames = std::mem::replace(&mut self.frames, rest);
+        self.bytes = if self.frames.is_empty() {
+            0
+        } else {
+            self.bytes
+        };
         self.acks_due = None;
-        frames.extend(
-            self.acks
-                .drain(..)
-                .map(|id| pool_frame(Frame::OutcomeAck(v1::OutcomeAck { lease_id: id.0 }))),
-        );
+        let acks = self
+            .acks
+            .drain(..)
+            .map(|id| v1::OutcomeAck { lease_id: id.0 });
+        frames.extend(acks.map(|ack| pool_frame(Frame::OutcomeAck(ack))));
+        v1::JoinResponse { frames }
+    }
+
+    fn as_many_as_fit(&self) -> usize {
         let mut bytes = 0;
-        while let Some((frame, _)) = self.frames.front() {
-            let size = frame.encoded_len();
-            if bytes > 0 && bytes + size > PACKET_BYTES {
-                break;
-            }
-            bytes += size;
-            if let Some((frame, lease)) = self.frames.pop_front() {
-                frames.push(frame);
-                leases.extend(lease);
-            }
-        }
-        (v1::JoinResponse { frames }, leases)
+        let fitting = self.frames.iter().take_while(|frame| {
+            bytes += frame.encoded_len();
+            bytes <= PACKET_BYTES
+        });
+        // One frame that is larger goes alone.
+        fitting.count().max(1)
+    }
+}
+
+fn assigned(frame: &v1::PoolFrame) -> Option<LeaseId> {
+    match &frame.frame {
+        Some(Frame::Assignment(assignment)) => Some(LeaseId(assignment.lease_id)),
+        _ => None,
     }
 }
 
@@ -107,13 +137,12 @@ impl Outbox {
 mod tests {
     use super::*;
 
-    fn assignment(id: u64, bytes: usize) -> v1::PoolFrame {
-        let arguments = vec![b' '; bytes].into();
-        pool_frame(Frame::Assignment(v1::Assignment {
+    fn assignment(id: u64, bytes: usize) -> v1::Assignment {
+        v1::Assignment {
             lease_id: id,
-            arguments,
+            arguments: vec![b' '; bytes].into(),
             ..Default::default()
-        }))
+        }
     }
 
     #[tokio::test(start_paused = true)]
@@ -122,10 +151,11 @@ mod tests {
         outbox.ack(LeaseId(1), Instant::now());
         assert!(!outbox.has_packet(Instant::now()));
         assert!(outbox.has_packet(Instant::now() + ACK_DELAY));
-        outbox.assign(assignment(2, 1), LeaseId(2));
+        outbox.assign(assignment(2, 1));
         assert!(outbox.has_packet(Instant::now()));
-        let (packet, leases) = outbox.packet();
-        assert_eq!((packet.frames.len(), leases), (2, vec![LeaseId(2)]));
+        assert_eq!(outbox.unsent(), [LeaseId(2)]);
+        assert_eq!(outbox.packet().frames.len(), 2);
+        assert!(outbox.unsent().is_empty());
         outbox.ack(LeaseId(3), Instant::now());
         outbox.do_not_delay_acks();
         assert!(outbox.has_packet(Instant::now()));
@@ -140,11 +170,11 @@ mod tests {
             (3, PACKET_BYTES / 2),
             (4, PACKET_BYTES / 3),
         ] {
-            outbox.assign(assignment(id, bytes), LeaseId(id));
+            outbox.assign(assignment(id, bytes));
         }
         let mut sizes = Vec::new();
         while outbox.has_packet(Instant::now()) {
-            sizes.push(outbox.packet().1.len());
+            sizes.push(outbox.packet().frames.len());
         }
         assert_eq!(sizes, [1, 1, 2]);
     }
@@ -152,7 +182,7 @@ mod tests {
     #[test]
     fn an_assignment_can_be_taken_back_until_it_has_left() {
         let mut outbox = Outbox::default();
-        outbox.assign(assignment(1, 1), LeaseId(1));
+        outbox.assign(assignment(1, 1));
         assert!(outbox.take_back(LeaseId(1)));
         assert!(!outbox.take_back(LeaseId(1)) && !outbox.has_packet(Instant::now()));
     }

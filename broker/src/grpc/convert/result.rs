@@ -65,7 +65,7 @@ fn duplicate(duplicate: &Duplicate) -> v1::DuplicateCall {
 
 pub(crate) fn result(report: CallReport) -> v1::CallResult {
     let ending = match report.result {
-        Ok(output) => v1::call_result::Ending::Output(output.0),
+        Ok(output) => v1::call_result::Ending::Output(output.into_message()),
         Err(error) => v1::call_result::Ending::Error(call_error(error)),
     };
     v1::CallResult {

@@ -135,7 +135,7 @@ pub(crate) fn worker_frame(frame: v1::WorkerFrame) -> Result<FromWorker, Malform
 fn ending(outcome: v1::Outcome) -> Result<Ending, Malformed> {
     match outcome.ending {
         None => malformed("outcome.ending is absent; it must be an output or an error"),
-        Some(v1::outcome::Ending::Output(output)) => Ok(Ending::Output(Output(output))),
+        Some(v1::outcome::Ending::Output(output)) => Ok(Ending::Output(Output::from(output))),
         Some(v1::outcome::Ending::Error(error)) => Ok(Ending::Failed(tool_error(error))),
     }
 }
@@ -182,14 +182,14 @@ fn clip(mut text: String, most: usize) -> String {
     text
 }
 
-/// The frame that sends a lease to its worker; `time_left` for the attempt.
-pub(crate) fn assignment(lease: &Lease, time_left: Duration) -> v1::PoolFrame {
+/// What sends a lease to its worker; `time_left` for the attempt.
+pub(crate) fn assignment(lease: &Lease, time_left: Duration) -> v1::Assignment {
     let call = lease.call();
     let key = call
         .idempotency_key
         .clone()
         .unwrap_or_else(|| format!("{}/{}", call.batch, call.id));
-    pool_frame(v1::pool_frame::Frame::Assignment(v1::Assignment {
+    v1::Assignment {
         lease_id: lease.id.0,
         batch_id: call.batch.to_string(),
         call_id: call.id.to_string(),
@@ -198,7 +198,7 @@ pub(crate) fn assignment(lease: &Lease, time_left: Duration) -> v1::PoolFrame {
         timeout: Some(to_wire(time_left)),
         attempt: lease.attempt.number,
         idempotency_key: key,
-    }))
+    }
 }
 
 pub(crate) fn pool_frame(frame: v1::pool_frame::Frame) -> v1::PoolFrame {
