@@ -767,3 +767,44 @@ async fn nobody_waits_for_a_stream_that_is_cut_before_its_first_frame() {
     let batch = broker.run(&[("a", "look_up", "{}")]).await;
     assert_eq!(batch.text("a"), "done");
 }
+
+#[tokio::test(start_paused = true)]
+async fn workers_and_tools_have_a_limit_and_who_is_over_it_may_dial_again_later() {
+    let broker = Broker::start_with(|config| {
+        config.max_workers = 2;
+        config.max_tools = 2;
+    });
+    let first = broker
+        .worker("w1", 1, [read_only("a"), read_only("b")])
+        .await;
+    let more = register("w2", 1, [read_only("a"), read_only("c")]);
+    let status = broker.join(more).await.err().unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.message().contains("max_tools"), "{status:?}");
+    let _second = broker.worker("w2", 1, [read_only("a")]).await;
+    let third = || register("w3", 1, [read_only("b")]);
+    let status = broker.join(third()).await.err().unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
+    assert!(status.message().contains("max_workers"), "{status:?}");
+    // Its place is free once its time to come back is over.
+    first.cut();
+    sleep(seconds(6)).await;
+    broker.join(third()).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_comes_back_with_other_slots_is_refused() {
+    let broker = Broker::start();
+    let (worker, agent, assignment) = sending(&broker).await;
+    worker.cut();
+    settle().await;
+    let larger = v1::Register {
+        slots: 2,
+        ..back(&[assignment.lease_id])
+    };
+    let status = broker.join(larger).await.err().unwrap();
+    assert_eq!(status.code(), Code::InvalidArgument, "{status:?}");
+    assert!(status.message().contains("register.slots"), "{status:?}");
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.error("a").code(), ErrorCode::OutcomeUnknown);
+}
