@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call_error::{CallError, Code, Effect};
+use crate::call_error::{CallError, Code};
 use crate::id::{CallId, LeaseId, WorkerId};
 use crate::ingest::{Header, Position, TurnEnd};
 use crate::lane::Cause;
@@ -210,6 +210,13 @@ impl Batch {
         }
     }
 
+    /// The call's tool is known, and with it what a failure means for its siblings.
+    pub(crate) fn known(&mut self, position: Position, policy: Arc<Policy>) {
+        if let Some(entry) = self.entry(position) {
+            entry.policy = Some(policy);
+        }
+    }
+
     /// The call will not run: what its block or its arguments are like forbids it.
     pub(crate) fn refuse(
         &mut self,
@@ -351,12 +358,17 @@ impl Batch {
         };
         entry.add(waits);
         let error = match (&entry.phase, refusal) {
-            (&Phase::Leaving(cut), _) => entry.cut_error(cut, Effect::NotStarted, now),
-            (_, Refusal::QueueFull(limit)) => CallError::queue_full(&entry.tool, limit),
-            (_, Refusal::RateLimited(wait)) => CallError::rate_limited(&entry.tool, wait),
-            (_, Refusal::NoWorker(without)) => CallError::no_worker(&entry.tool, without),
+            (&Phase::Leaving(cut), _) => entry.cut_error(cut, now),
+            (_, Refusal::QueueFull(limit)) => {
+                CallError::queue_full(&entry.tool, limit).telling_effect(entry.effect())
+            }
+            (_, Refusal::RateLimited(wait)) => {
+                CallError::rate_limited(&entry.tool, wait).telling_effect(entry.effect())
+            }
+            (_, Refusal::NoWorker(without)) => {
+                CallError::no_worker(&entry.tool, without).telling_effect(entry.effect())
+            }
         };
-        let error = error.effect(entry.effect_before());
         self.end(position, Err(error), now);
         self.release(now);
     }
@@ -377,10 +389,11 @@ impl Batch {
         let cut = *cut;
         entry.add(waits);
         let error = match cut {
-            Cut::CallTime => entry.waited_too_long(cause, now),
-            _ => entry.cut_error(cut, Effect::NotStarted, now),
+            Cut::CallTime => entry
+                .waited_too_long(cause, now)
+                .telling_effect(entry.effect()),
+            _ => entry.cut_error(cut, now),
         };
-        let error = error.effect(entry.effect_before());
         self.end(position, Err(error), now);
         self.release(now);
     }
@@ -537,7 +550,7 @@ impl Batch {
             }
             Phase::Running { lease, since, .. } => {
                 entry.ran = Some(now - since);
-                let error = entry.cut_error(cut, Effect::Maybe, now);
+                let error = entry.cut_error(cut, now);
                 self.commands.push_back(Command::Cancel { position, lease });
                 error
             }
@@ -545,7 +558,7 @@ impl Batch {
                 &entry.tool,
                 "the time of its batch was over before its block was",
             ),
-            _ => entry.cut_error(cut, entry.effect_before(), now),
+            _ => entry.cut_error(cut, now),
         };
         self.end(position, Err(error), now);
     }
@@ -646,6 +659,9 @@ impl Batch {
             .as_ref()
             .is_some_and(|policy| policy.on_failure == FailureAction::AbortBatch);
         let offered = entry.call_deadline.is_some();
+        if matches!(entry.phase, Phase::Held) {
+            entry.held = Some(now - entry.since);
+        }
         entry.ended = Some(now);
         entry.phase = Phase::Ended(result);
         self.unended -= 1;

@@ -99,6 +99,13 @@ impl CallError {
         self
     }
 
+    /// The same, saying too what is known of the effect: what it is of waiting, an earlier attempt may have run.
+    #[must_use]
+    pub(crate) fn telling_effect(mut self, effect: Effect) -> Self {
+        self.message.extend([" ", tell(effect)]);
+        self.effect(effect)
+    }
+
     /// The same, with the time after which a repeat makes sense.
     #[must_use]
     pub(crate) fn after(mut self, wait: Duration) -> Self {
@@ -167,7 +174,7 @@ impl CallError {
         error.code = Code::NoWorker;
         error.message = format!(
             "{} But the broker started only {age:.1?} ago, and its workers may not all be connected yet: the same call \
-             may succeed in {left:.1?}. It was not run.",
+             may succeed in {left:.1?}.",
             error.message
         );
         error
@@ -176,9 +183,7 @@ impl CallError {
     /// Known, but nobody serves it.
     #[must_use]
     pub(crate) fn no_worker(tool: &str, waited: Duration) -> Self {
-        let why = format!(
-            "No worker that serves {tool} is connected (none for {waited:.1?}). The call was not run."
-        );
+        let why = format!("No worker that serves {tool} is connected (none for {waited:.1?}).");
         Self::new(Code::NoWorker, why).retryable()
     }
 
@@ -186,7 +191,7 @@ impl CallError {
     #[must_use]
     pub(crate) fn queue_full(tool: &str, limit: usize) -> Self {
         let why = format!(
-            "{limit} calls of {tool} are waiting already (max_queued_per_tool); this one was not run. Try again later."
+            "{limit} calls of {tool} are waiting already (max_queued_per_tool). Try again later."
         );
         Self::new(Code::Overloaded, why).after(Duration::from_secs(1))
     }
@@ -216,7 +221,7 @@ impl CallError {
     pub(crate) fn rate_limited(tool: &str, wait: Duration) -> Self {
         let why = format!(
             "{tool} is rate limited and could start this call in {wait:.1?} at the earliest, which is longer than it \
-             may wait. It was not run."
+             may wait."
         );
         Self::new(Code::RateLimited, why).after(wait)
     }
@@ -224,9 +229,8 @@ impl CallError {
     /// The wait for a limit or a slot was too long.
     #[must_use]
     pub(crate) fn queue_timeout(tool: &str, waited_for: &str, after: Duration) -> Self {
-        let why = format!(
-            "This call of {tool} waited {after:.1?} for {waited_for} and was not run. Try again later."
-        );
+        let why =
+            format!("This call of {tool} waited {after:.1?} for {waited_for}. Try again later.");
         Self::new(Code::Timeout(Scope::Queue), why).retryable()
     }
 

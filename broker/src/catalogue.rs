@@ -8,7 +8,7 @@ use dashmap::mapref::entry::Entry;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-use crate::call_error::CallError;
+use crate::call_error::{CallError, Effect};
 use crate::config::Config;
 use crate::lane::{Lane, LaneContext};
 use crate::policy::{OutOfRange, Policy, PolicyPatch};
@@ -101,12 +101,13 @@ impl Catalogue {
     pub(crate) fn why_unknown(&self, name: &str) -> CallError {
         let age = self.started.elapsed();
         if self.config.tools.contains_key(name) {
-            return CallError::no_worker(name, age);
+            return CallError::no_worker(name, age).telling_effect(Effect::NotStarted);
         }
         let near_names = self.near_names(name);
         // Right after a start, workers have not found back yet, and the name may be one of theirs.
         match self.config.no_worker_wait.checked_sub(age) {
-            Some(left) if !left.is_zero() => CallError::not_known_yet(name, age, left, near_names),
+            Some(left) if !left.is_zero() => CallError::not_known_yet(name, age, left, near_names)
+                .telling_effect(Effect::NotStarted),
             _ => CallError::unknown_tool(name, near_names),
         }
     }

@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
 use toolpool_proto::v1;
 
-use crate::call_error::{CallError, Code};
+use crate::call_error::{self, CallError};
 use crate::catalogue::{Catalogue, Tool};
 use crate::config::Config;
 use crate::grpc::convert::{self, FromWorker, Register};
@@ -174,7 +174,9 @@ impl Session {
             Event::FromWorker(Some(Ok(packet))) => return self.packet(packet),
             Event::FromWorker(Some(Err(error))) => {
                 if let Some(refusal) = status::unreadable(&error) {
+                    // The worker would send it again after a reconnect; once its leases are revoked it does not.
                     self.refuse_link(refusal);
+                    return ControlFlow::Break("the worker sent what cannot be read");
                 }
                 self.detach(&error.to_string());
             }
@@ -188,7 +190,12 @@ impl Session {
                 self.told_of_drain = true;
                 self.outbox.push(v1::pool_frame::Frame::Drain(v1::Drain {}));
             }
-            Event::Shutdown => return ControlFlow::Break("the broker is going down"),
+            Event::Shutdown => {
+                // The worker must know which outcomes have arrived.
+                self.outbox.do_not_delay_acks();
+                self.flush();
+                return ControlFlow::Break("the broker is going down");
+            }
         }
         ControlFlow::Continue(())
     }
@@ -244,7 +251,7 @@ impl Session {
         };
         let ending = self.within_limits(&lease, ending);
         if let Ending::Failed(CallError {
-            code: Code::RateLimited,
+            code: call_error::Code::RateLimited,
             retry_after: Some(wait),
             ..
         }) = &ending

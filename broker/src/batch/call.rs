@@ -124,8 +124,8 @@ impl Entry {
         self.waits.slot += waits.slot;
     }
 
-    /// What earlier attempts may have done.
-    pub(super) fn effect_before(&self) -> Effect {
+    /// What its attempts may have done.
+    pub(super) fn effect(&self) -> Effect {
         if self.attempts == 0 {
             Effect::NotStarted
         } else {
@@ -136,11 +136,7 @@ impl Entry {
     pub(super) fn lost(&self) -> CallError {
         let nobody = WorkerId::from("(unknown)");
         let worker = self.worker.as_ref().unwrap_or(&nobody);
-        let repeatable = self
-            .policy
-            .as_ref()
-            .is_some_and(|policy| policy.effects.repeatable());
-        CallError::worker_lost(&self.tool, worker, repeatable, self.attempts)
+        CallError::worker_lost(&self.tool, worker, self.is_repeatable(), self.attempts)
     }
 
     pub(super) fn waited_too_long(&self, cause: Option<Cause>, now: Instant) -> CallError {
@@ -166,20 +162,15 @@ impl Entry {
         }
     }
 
-    pub(super) fn cut_error(&self, cut: Cut, effect: Effect, now: Instant) -> CallError {
-        let effect = if self.attempts > 0 {
-            Effect::Maybe
-        } else {
-            effect
-        };
-        match cut {
+    pub(super) fn cut_error(&self, cut: Cut, now: Instant) -> CallError {
+        let effect = self.effect();
+        let mut error = match cut {
             Cut::CallTime => {
                 let over = self.call_deadline.is_some_and(|deadline| now >= deadline);
-                let scope = if over { Scope::Call } else { Scope::Attempt };
-                let spent = if over {
-                    now - self.since
+                let (scope, spent) = if over {
+                    (Scope::Call, now - self.since)
                 } else {
-                    self.ran.unwrap_or_default()
+                    (Scope::Attempt, self.ran.unwrap_or_default())
                 };
                 CallError::timeout(&self.tool, scope, spent, effect)
             }
@@ -188,7 +179,16 @@ impl Entry {
             }
             Cut::Cancelled(by) => CallError::cancelled(&self.tool, by, effect),
             Cut::Aborted(why) => CallError::aborted(&self.tool, why, effect),
-        }
+        };
+        // A repeat must not repeat an effect: then it is for the agent to find out first.
+        error.retryable &= effect == Effect::NotStarted || self.is_repeatable();
+        error
+    }
+
+    fn is_repeatable(&self) -> bool {
+        self.policy
+            .as_ref()
+            .is_some_and(|policy| policy.effects.repeatable())
     }
 
     pub(super) fn into_report(self, position: Position, accepted: Instant) -> CallReport {

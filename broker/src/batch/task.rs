@@ -354,6 +354,7 @@ impl Task {
                 }
                 invalid => CallError::invalid_arguments(name, invalid),
             };
+            self.batch.known(position, Arc::clone(&revision.policy));
             return self.batch.refuse(position, true, error, now);
         }
         let Some(id) = self.batch.id_of(position) else {

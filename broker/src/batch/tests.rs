@@ -1,6 +1,7 @@
 //! Random event lists against a batch, with its lanes and workers played by the test.
 
 use super::*;
+use crate::call_error::Effect;
 use crate::policy::{Effects, PolicyPatch};
 use toolpool_proto::v1;
 
@@ -285,6 +286,21 @@ impl World {
         for call in &report.calls {
             let seen = &self.seen[call.position];
             assert_eq!(call.id, CallId::from(call.position.to_string()));
+            if let Err(error) = &call.result
+                && error.code != Code::ToolFailed
+            {
+                let says_so = error.message.contains("It was not run.");
+                assert!(
+                    !says_so || error.effect == Effect::NotStarted,
+                    "text and effect differ: {error:?}"
+                );
+                let repeats_effect = error.effect != Effect::NotStarted
+                    && seen.effects == Some(Effects::SideEffecting);
+                assert!(
+                    !(error.retryable && repeats_effect),
+                    "{error:?} asks for a second side effect"
+                );
+            }
             match &call.result {
                 Ok(output) => bytes += output.size(),
                 Err(error)

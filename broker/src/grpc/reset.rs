@@ -4,8 +4,8 @@
 //! "the turn is complete, run what was held", and a reset means the opposite; so a break is renamed on its way in.
 
 use http_body_util::BodyExt;
-use tonic::body::Body;
 use tonic::Status;
+use tonic::body::Body;
 
 /// Gives every break of the stream the code `ABORTED`, which tonic passes on and never uses itself.
 pub(crate) fn is_no_half_close(request: http::Request<Body>) -> http::Request<Body> {

@@ -163,8 +163,12 @@ fn tool_error(error: v1::CallError) -> CallError {
     CallError {
         code,
         message: clip(error.message, MAX_ERROR_BYTES),
-        // Final by the protocol: the same call would give the same output.
-        retryable: error.retryable && code != Code::ResultTooLarge,
+        retryable: match code {
+            // Final by the protocol: the same call would give the same output.
+            Code::ResultTooLarge => false,
+            Code::RateLimited => error.retryable || retry_after.is_some(),
+            _ => error.retryable,
+        },
         effect,
         retry_after,
         violations: error
