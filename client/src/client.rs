@@ -1,5 +1,6 @@
 //! The door: a broker's address in, batches and the catalogue out.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tonic::transport::{Channel, Endpoint};
@@ -97,15 +98,35 @@ impl Client {
         batch.finish().await
     }
 
-    /// The catalogue, sorted by name. Retried like [`Client::batch`]: it changes nothing.
+    /// The catalogue, sorted by name. Retried like [`Client::batch`]: it changes nothing. It comes in pages, and a tool
+    /// that is registered meanwhile may be missing.
     pub async fn tools(&self) -> Result<Vec<Tool>, Error> {
-        let list = |_| async {
-            let answer = self.stub.clone().list_tools(v1::ListToolsRequest {}).await;
-            answer.map_err(|status| not_accepted(status, false))
-        };
-        let catalogue = reach(self.options.connect_timeout, list).await?;
-        let tools = catalogue.into_inner().tools.into_iter();
-        Ok(tools.map(Tool::try_from).collect::<Result<_, _>>()?)
+        let mut tools = Vec::new();
+        let mut seen = HashSet::new();
+        let mut page_token = String::new();
+        loop {
+            let request = v1::ListToolsRequest {
+                page_size: 0,
+                page_token: page_token.clone(),
+            };
+            let list = |_| async {
+                let answer = self.stub.clone().list_tools(request.clone()).await;
+                answer.map_err(|status| not_accepted(status, false))
+            };
+            let page = reach(self.options.connect_timeout, list)
+                .await?
+                .into_inner();
+            for entry in page.tools {
+                tools.push(Tool::try_from(entry)?);
+            }
+            if page.next_page_token.is_empty() {
+                return Ok(tools);
+            }
+            if !seen.insert(page.next_page_token.clone()) {
+                return Err(ProtocolError::PageAgain(page.next_page_token).into());
+            }
+            page_token = page.next_page_token;
+        }
     }
 
     async fn open(&self, options: &BatchOptions, attempt: u32) -> Result<Batch, Failure> {

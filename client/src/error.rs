@@ -122,6 +122,9 @@ pub enum ProtocolError {
     /// Two results under one id.
     #[error("two results came for call `{0}`")]
     SecondResult(String),
+    /// The catalogue goes on with a page that was there before.
+    #[error("the catalogue's page `{0}` follows itself")]
+    PageAgain(String),
     /// `finished` counts other results than came.
     #[error("{came} results came, and `finished` counts {counted}")]
     Count {

@@ -9,6 +9,8 @@ use crate::error::Error;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// Stands in for a limit that ends where no clock reaches.
+const FOR_EVER: Duration = Duration::from_hours(30 * 365 * 24);
 
 /// What an attempt that did not succeed means.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ where
     F: Future<Output = Result<T, Failure>>,
 {
     let began = Instant::now();
-    let deadline = began + limit;
+    let deadline = began.checked_add(limit).unwrap_or_else(|| began + FOR_EVER);
     let mut pause = FIRST_PAUSE;
     let mut last: Option<Box<dyn StdError + Send + Sync>> = None;
     let mut attempts = 0;

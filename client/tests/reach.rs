@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 use tonic::{Code, Status};
-use toolpool_client::{BatchOptions, Client, ConnectOptions, Error};
+use toolpool_client::{BatchOptions, Client, ConnectOptions, Error, ProtocolError};
 
-use support::{broker, queued};
+use support::{broker, broker_with, page, queued};
 
 #[tokio::test(start_paused = true)]
 async fn a_broker_that_is_not_there_yet_is_dialled_again() {
@@ -30,6 +30,15 @@ async fn a_broker_that_never_comes_is_given_up_in_time() {
     };
     assert!((6..40).contains(&attempts), "{attempts} attempts");
     assert!(began.elapsed() <= Duration::from_secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_broker_may_be_waited_for_without_end() {
+    let options = ConnectOptions::default().connect_timeout(Duration::MAX);
+    let (mut broker, client) = broker_with(options);
+    broker.refuse_connections(100);
+    let (batch, _turn) = tokio::join!(client.batch(BatchOptions::default()), broker.take());
+    assert!(batch.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,6 +147,34 @@ async fn the_catalogue_is_asked_for_until_the_broker_is_there() {
     let tools = client.tools().await.unwrap();
     assert_eq!(tools[0].name, "add");
     assert_eq!(tools[0].workers, 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_catalogue_is_read_to_its_last_page() {
+    let (broker, client) = broker();
+    broker.catalogue([
+        ("", page(["add", "find"], "find")),
+        ("find", page([], "half")),
+        ("half", page(["hash"], "")),
+    ]);
+    let tools = client.tools().await.unwrap();
+    let names: Vec<_> = tools.iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!(names, ["add", "find", "hash"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_catalogue_that_goes_round_in_a_circle_is_given_up() {
+    let (broker, client) = broker();
+    broker.catalogue([
+        ("", page(["add"], "a")),
+        ("a", page(["find"], "b")),
+        ("b", page(["hash"], "a")),
+    ]);
+    let error = client.tools().await.unwrap_err();
+    let Error::Protocol(ProtocolError::PageAgain(token)) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!(token, "a");
 }
 
 #[tokio::test]

@@ -7,9 +7,10 @@
     reason = "tests may fail loudly"
 )]
 
+use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use http_body_util::BodyExt;
@@ -27,6 +28,8 @@ use tower::util::MapRequestLayer;
 use v1::batch_frame::Frame;
 use v1::broker_service_server::{BrokerService, BrokerServiceServer};
 
+/// Pages by their tokens.
+type Catalogue = Arc<Mutex<HashMap<&'static str, v1::ListToolsResponse>>>;
 type Answer = Result<v1::ExecuteResponse, Status>;
 
 /// The test's end of the broker.
@@ -34,6 +37,7 @@ pub(crate) struct Broker {
     turns: mpsc::Receiver<Turn>,
     refusals: Arc<AtomicU32>,
     connections: watch::Sender<u64>,
+    catalogue: Catalogue,
 }
 
 /// A batch that an agent has asked for.
@@ -52,9 +56,18 @@ pub(crate) struct Taken {
 
 /// A broker, and a client that dials it. The client tries for 10 s to reach it.
 pub(crate) fn broker() -> (Broker, Client) {
+    broker_with(ConnectOptions::default().connect_timeout(Duration::from_secs(10)))
+}
+
+/// The same with options.
+pub(crate) fn broker_with(options: ConnectOptions) -> (Broker, Client) {
     let (turns_in, turns) = mpsc::channel(16);
     let (connections_in, connections) = mpsc::channel::<io::Result<DuplexStream>>(16);
-    let service = BrokerServiceServer::new(Service { turns: turns_in });
+    let catalogue = Catalogue::default();
+    let service = BrokerServiceServer::new(Service {
+        turns: turns_in,
+        catalogue: Arc::clone(&catalogue),
+    });
     // tonic's server takes a reset by the agent for the end of the stream; a broker must not.
     let tell_resets = MapRequestLayer::new(|request: http::Request<Body>| {
         request.map(|body| Body::new(body.map_err(|status| Status::unknown(status.to_string()))))
@@ -71,7 +84,9 @@ pub(crate) fn broker() -> (Broker, Client) {
         turns,
         refusals: Arc::clone(&refusals),
         connections: generation.clone(),
+        catalogue,
     };
+    broker.catalogue([("", page(["add"], ""))]);
     let connector = tower::service_fn(move |_| {
         let refused =
             refusals.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |n| n.checked_sub(1));
@@ -96,7 +111,6 @@ pub(crate) fn broker() -> (Broker, Client) {
         }
     });
     let channel = Endpoint::from_static("http://broker").connect_with_connector_lazy(connector);
-    let options = ConnectOptions::default().connect_timeout(Duration::from_secs(10));
     (broker, Client::new(channel, options))
 }
 
@@ -104,6 +118,14 @@ impl Broker {
     /// The next connections are refused.
     pub(crate) fn refuse_connections(&self, count: u32) {
         self.refusals.store(count, Ordering::Relaxed);
+    }
+
+    /// What there is to list: pages, each under its token.
+    pub(crate) fn catalogue<const N: usize>(
+        &self,
+        pages: [(&'static str, v1::ListToolsResponse); N],
+    ) {
+        *self.catalogue.lock().unwrap() = HashMap::from(pages);
     }
 
     /// Breaks every connection there is.
@@ -270,8 +292,25 @@ pub(crate) fn queued(id: &str) -> Frame {
     })
 }
 
+/// Tools of these names, and where the list goes on.
+pub(crate) fn page<const N: usize>(names: [&str; N], next: &str) -> v1::ListToolsResponse {
+    let entry = |name: &str| v1::CatalogueEntry {
+        tool: Some(v1::Tool {
+            name: name.to_owned(),
+            ..v1::Tool::default()
+        }),
+        registered_policy: None,
+        workers: 2,
+    };
+    v1::ListToolsResponse {
+        tools: names.map(entry).into(),
+        next_page_token: next.to_owned(),
+    }
+}
+
 struct Service {
     turns: mpsc::Sender<Turn>,
+    catalogue: Catalogue,
 }
 
 #[tonic::async_trait]
@@ -301,17 +340,12 @@ impl BrokerService for Service {
 
     async fn list_tools(
         &self,
-        _: Request<v1::ListToolsRequest>,
+        request: Request<v1::ListToolsRequest>,
     ) -> Result<Response<v1::ListToolsResponse>, Status> {
-        let tool = v1::Tool {
-            name: "add".to_owned(),
-            ..v1::Tool::default()
-        };
-        let entry = v1::CatalogueEntry {
-            tool: Some(tool),
-            registered_policy: None,
-            workers: 2,
-        };
-        Ok(Response::new(v1::ListToolsResponse { tools: vec![entry] }))
+        let token = request.into_inner().page_token;
+        let pages = self.catalogue.lock().unwrap();
+        let page = pages.get(token.as_str()).cloned();
+        page.map(Response::new)
+            .ok_or_else(|| Status::invalid_argument("page_token"))
     }
 }
