@@ -14,8 +14,8 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// The worker's id is not 1 to 128 printable ASCII characters.
-    #[error("worker id {id:?}: permitted are 1 to 128 printable ASCII characters")]
+    /// The worker's id is not 1 to 128 printable ASCII characters without spaces.
+    #[error("worker id {id:?}: permitted are 1 to 128 printable ASCII characters without spaces")]
     WorkerId {
         /// As it was given.
         id: String,
@@ -55,6 +55,24 @@ pub enum Error {
         tool: String,
         /// The kind of value that was given.
         found: &'static str,
+    },
+    /// A tool's description or input schema is too long.
+    #[error("tool {tool:?}: {field} has {bytes} bytes; permitted are {permitted}")]
+    TooLong {
+        /// The tool's name.
+        tool: String,
+        /// What is too long.
+        field: &'static str,
+        /// Its length.
+        bytes: usize,
+        /// The most that is permitted.
+        permitted: usize,
+    },
+    /// The version of the worker's software is too long.
+    #[error("version of {bytes} bytes: permitted are 256")]
+    Version {
+        /// Its length.
+        bytes: usize,
     },
     /// A field of a tool's policy has a value outside its limits.
     #[error("tool {tool:?}: {field} is {value}; permitted: {permitted}")]

@@ -46,7 +46,8 @@ pub(crate) struct Violation {
     pub(crate) permitted: &'static str,
 }
 
-const MAX_TIMEOUT: Duration = Duration::from_hours(30 * 24);
+const MAX_TIME: Duration = Duration::from_hours(24);
+const MAX_COUNT: u32 = 1_000_000;
 
 impl Policy {
     /// The first field that the broker would refuse.
@@ -58,18 +59,23 @@ impl Policy {
             ("retry_backoff", self.retry_backoff),
         ];
         for (field, duration) in durations {
-            if let Some(value) = duration.filter(|value| value.is_zero() || *value > MAX_TIMEOUT) {
+            if let Some(value) = duration.filter(|value| value.is_zero() || *value > MAX_TIME) {
                 return Err(Violation {
                     field,
                     value: format!("{value:?}"),
-                    permitted: "more than 0, at most 30 days",
+                    permitted: "more than 0, at most 24 h",
                 });
             }
         }
         let counts = [
             ("max_attempts", self.max_attempts, 10, "1 to 10"),
-            ("burst", self.burst, u32::MAX, "1 or more"),
-            ("max_in_flight", self.max_in_flight, u32::MAX, "1 or more"),
+            ("burst", self.burst, MAX_COUNT, "1 to 1000000"),
+            (
+                "max_in_flight",
+                self.max_in_flight,
+                MAX_COUNT,
+                "1 to 1000000",
+            ),
         ];
         for (field, count, max, permitted) in counts {
             if let Some(value) = count.filter(|value| !(1..=max).contains(value)) {
@@ -140,11 +146,49 @@ mod tests {
                 "{rate}"
             );
         }
+        for time in [Duration::ZERO, MAX_TIME + Duration::from_nanos(1)] {
+            let policy = Policy {
+                call_timeout: Some(time),
+                ..Policy::default()
+            };
+            assert_eq!(
+                policy.check().unwrap_err().field,
+                "call_timeout",
+                "{time:?}"
+            );
+        }
+        for count in [0, MAX_COUNT + 1] {
+            let policy = Policy {
+                burst: Some(count),
+                ..Policy::default()
+            };
+            assert_eq!(policy.check().unwrap_err().field, "burst", "{count}");
+            let policy = Policy {
+                max_in_flight: Some(count),
+                ..Policy::default()
+            };
+            assert_eq!(
+                policy.check().unwrap_err().field,
+                "max_in_flight",
+                "{count}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_value_at_its_limit_is_permitted() {
         let policy = Policy {
-            call_timeout: Some(Duration::ZERO),
+            attempt_timeout: Some(MAX_TIME),
+            call_timeout: Some(MAX_TIME),
+            queue_timeout: Some(MAX_TIME),
+            retry_backoff: Some(MAX_TIME),
+            max_attempts: Some(10),
+            rate: Some(1e6),
+            burst: Some(MAX_COUNT),
+            max_in_flight: Some(MAX_COUNT),
             ..Policy::default()
         };
-        assert_eq!(policy.check().unwrap_err().field, "call_timeout");
+        assert_eq!(policy.check(), Ok(()));
         assert_eq!(Policy::default().check(), Ok(()));
     }
 }

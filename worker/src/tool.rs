@@ -14,6 +14,10 @@ use crate::{
     policy::{OnFailure, Policy},
 };
 
+const MAX_NAME: usize = 128;
+const MAX_DESCRIPTION: usize = 64 * 1024;
+const MAX_SCHEMA: usize = 256 * 1024;
+
 pub(crate) type Running = Pin<Box<dyn Future<Output = Result<Output, ToolError>> + Send>>;
 pub(crate) type Handler = Arc<dyn Fn(Bytes, Context) -> Running + Send + Sync>;
 
@@ -101,7 +105,7 @@ impl Tool {
         self
     }
 
-    /// The longest that one attempt may run.
+    /// The longest that one attempt may run; more than 0 and at most a day, as all times of a tool.
     #[must_use]
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.policy.attempt_timeout = Some(timeout);
@@ -137,7 +141,7 @@ impl Tool {
     }
 
     /// Starts per second over all workers (more than 0, at most 1,000,000), and how many may come at once after a
-    /// quiet time (1 or more).
+    /// quiet time (1 to 1,000,000).
     #[must_use]
     pub fn rate(mut self, per_second: f64, burst: u32) -> Self {
         self.policy.rate = Some(per_second);
@@ -145,7 +149,7 @@ impl Tool {
         self
     }
 
-    /// Calls that may run at the same time over all workers; 1 or more.
+    /// Calls that may run at the same time over all workers; 1 to 1,000,000.
     #[must_use]
     pub fn max_in_flight(mut self, calls: u32) -> Self {
         self.policy.max_in_flight = Some(calls);
@@ -206,6 +210,23 @@ impl Tool {
                 found,
             });
         }
+        if self.description.len() > MAX_DESCRIPTION {
+            return Err(Error::TooLong {
+                tool: self.name.clone(),
+                field: "description",
+                bytes: self.description.len(),
+                permitted: MAX_DESCRIPTION,
+            });
+        }
+        let schema = self.input_schema.to_string().len();
+        if schema > MAX_SCHEMA {
+            return Err(Error::TooLong {
+                tool: self.name.clone(),
+                field: "input_schema",
+                bytes: schema,
+                permitted: MAX_SCHEMA,
+            });
+        }
         self.policy.check().map_err(|violation| Error::Policy {
             tool: self.name.clone(),
             field: violation.field,
@@ -236,7 +257,9 @@ impl fmt::Debug for Tool {
 fn is_name(name: &str) -> bool {
     let within = |byte: u8| byte.is_ascii_alphanumeric() || b"_.:/-".contains(&byte);
     let begins = |byte: &u8| byte.is_ascii_alphanumeric() || *byte == b'_';
-    name.len() <= 128 && name.as_bytes().first().is_some_and(begins) && name.bytes().all(within)
+    name.len() <= MAX_NAME
+        && name.as_bytes().first().is_some_and(begins)
+        && name.bytes().all(within)
 }
 
 fn parse<A: DeserializeOwned>(arguments: &[u8]) -> Result<A, ToolError> {
@@ -321,6 +344,26 @@ mod tests {
         for name in ["", "-a", "/a", "a b", "é", &"a".repeat(129)] {
             assert!(!is_name(name), "{name}");
         }
+    }
+
+    #[test]
+    fn what_is_said_of_a_tool_has_an_end() {
+        let tool = |description: usize, schema: usize| {
+            let schema = json!({ "title": "a".repeat(schema - r#"{"title":""}"#.len()) });
+            Tool::raw("a", "a".repeat(description), schema, |_, _| async {
+                Ok(Output::empty())
+            })
+        };
+        assert!(tool(MAX_DESCRIPTION, MAX_SCHEMA).check().is_ok());
+        let long = [(MAX_DESCRIPTION + 1, 100), (0, MAX_SCHEMA + 1)];
+        let said = long.map(|(description, schema)| {
+            tool(description, schema).check().unwrap_err().to_string()
+        });
+        assert!(said[0].contains("description has 65537 bytes"), "{said:?}");
+        assert!(
+            said[1].contains("input_schema has 262145 bytes"),
+            "{said:?}"
+        );
     }
 
     #[test]

@@ -136,8 +136,8 @@ impl Worker {
 }
 
 impl Builder {
-    /// The worker's id: 1 to 128 printable ASCII characters, unique among live workers and the same after a restart,
-    /// if that can be had. Left out: made of the host's name, the process id and chance.
+    /// The worker's id: 1 to 128 printable ASCII characters without spaces, unique among live workers and the same
+    /// after a restart, if that can be had. Left out: made of the host's name, the process id and chance.
     pub fn id(mut self, id: impl Into<String>) -> Self {
         self.id = Some(id.into());
         self
@@ -155,7 +155,7 @@ impl Builder {
         self
     }
 
-    /// The version of the worker's software, for people to read.
+    /// The version of the worker's software, for people to read. At most 256 bytes.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
         self
@@ -193,9 +193,7 @@ impl Builder {
     pub fn build(self) -> Result<Worker, Error> {
         let (endpoint, connector) = endpoint(&self.endpoint)?;
         let id = self.id.unwrap_or_else(random_id);
-        if !(1..=MAX_ID).contains(&id.len())
-            || !id.bytes().all(|byte| (b' '..=b'~').contains(&byte))
-        {
+        if !(1..=MAX_ID).contains(&id.len()) || !id.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(Error::WorkerId { id });
         }
         if self.slots == 0 {
@@ -208,6 +206,10 @@ impl Builder {
         let one_too_many = self.labels.iter().nth(MAX_LABELS);
         if let Some((key, _)) = too_long.or(one_too_many) {
             return Err(Error::Label { key: key.clone() });
+        }
+        if self.version.len() > MAX_LABEL {
+            let bytes = self.version.len();
+            return Err(Error::Version { bytes });
         }
         if self.tools.is_empty() {
             return Err(Error::NoTools);
@@ -329,6 +331,9 @@ mod tests {
         assert!(refused(builder().slots(0)).contains("1 or more"));
         assert!(refused(builder().id("")).contains("1 to 128 printable ASCII"));
         assert!(refused(builder().id("ü")).contains('ü'));
+        assert!(refused(builder().id("a b")).contains("without spaces"));
+        assert!(refused(builder().id("a".repeat(129))).contains("1 to 128"));
+        assert!(refused(builder().version("a".repeat(257))).contains("257 bytes"));
         assert!(refused(builder().tool(tool("a"))).contains("two tools"));
         assert!(refused(builder().tool(tool("a b"))).contains("\"a b\""));
         assert!(refused(builder().tool(tool("b").max_attempts(11))).contains("max_attempts is 11"));
