@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call_error::{CallError, Code};
+use crate::call_error::{CallError, Code, Effect};
 use crate::id::{CallId, LeaseId, WorkerId};
 use crate::ingest::{Header, Position, TurnEnd};
 use crate::lane::Cause;
@@ -32,6 +32,10 @@ use call::{Entry, Phase};
 
 /// The longest pause between two attempts that doubling leads to.
 const MAX_BACKOFF: Duration = Duration::from_secs(10);
+
+/// Times that a call may fail to reach a worker, and the pause from the second one on.
+const MOST_NOT_SENT: u32 = 5;
+const NOT_SENT_PAUSE: Duration = Duration::from_millis(20);
 
 /// How a batch is to be run.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +141,16 @@ impl Batch {
     /// When [`tick`](Self::tick) is due at the latest.
     pub(crate) fn next_due(&self) -> Instant {
         self.next_due
+    }
+
+    /// Whether a call waits for nothing but this batch: it never may.
+    #[cfg(test)]
+    fn forgets_somebody(&mut self) -> bool {
+        let Some(&first) = self.ready.first() else {
+            return false;
+        };
+        self.active < self.rules.max_parallel
+            && (self.rules.max_parallel > 1 || self.all_ended_before(first))
     }
 
     /// What is to be done next.
@@ -331,6 +345,7 @@ impl Batch {
         };
         if let Some(cut) = leaving {
             self.cut_off(position, cut, at);
+            self.release(at);
             return;
         }
         self.due(deadline);
@@ -437,11 +452,16 @@ impl Batch {
                 self.output_bytes += output.size();
                 self.end(position, Ok(output), now);
             }
-            Ending::Failed(error) if error.retryable && entry.may_try_again() => {
-                let wait = error.retry_after;
-                self.pause(position, wait, now);
+            Ending::Failed(error) if entry.should_try_again(&error, now) => {
+                self.pause(position, error.retry_after, now);
             }
-            Ending::Failed(error) => self.end(position, Err(error), now),
+            Ending::Failed(mut error) => {
+                // The tool speaks of this attempt; an earlier one may have done something all the same.
+                if entry.attempts > 1 && error.effect == Effect::NotStarted {
+                    error.effect = Effect::Maybe;
+                }
+                self.end(position, Err(error), now);
+            }
             Ending::Lost if entry.may_try_again() => {
                 self.pause(position, Some(Duration::ZERO), now);
             }
@@ -449,14 +469,32 @@ impl Batch {
                 let error = entry.lost();
                 self.end(position, Err(error), now);
             }
-            Ending::NotSent => {
-                // It never left the broker: the attempt does not count, and the time is not the worker's.
-                entry.attempts -= 1;
-                entry.ran = None;
-                self.offer(position, now);
-            }
+            Ending::NotSent => self.not_sent(position, now),
         }
         self.release(now);
+    }
+
+    /// The attempt never left the broker: it does not count, and the time is not the worker's. The first time the call is
+    /// offered again at once; if that goes on, something is wrong with the way, or with the call.
+    fn not_sent(&mut self, position: Position, now: Instant) {
+        let Some(entry) = self.entry(position) else {
+            return;
+        };
+        entry.attempts -= 1;
+        entry.ran = None;
+        entry.not_sent += 1;
+        if entry.attempts == 0 {
+            entry.worker = None;
+        }
+        match entry.not_sent {
+            1 => self.offer(position, now),
+            again @ 2..MOST_NOT_SENT => self.pause(position, Some(NOT_SENT_PAUSE * again), now),
+            times => {
+                let error =
+                    CallError::undeliverable(&entry.tool, times).telling_effect(entry.effect());
+                self.end(position, Err(error), now);
+            }
+        }
     }
 
     /// The tool said something while it ran.
@@ -614,6 +652,7 @@ impl Batch {
                     slot: Duration::ZERO,
                 });
             }
+            entry.since = now;
             self.active += 1;
             self.offer(position, now);
         }

@@ -124,7 +124,7 @@ impl CallError {
                 );
                 Self::new(Code::InvalidArguments, why)
             }
-            Invalid::Undecided => Self::internal("(none)", Effect::NotStarted),
+            Invalid::Undecided(_) => Self::internal("(none)", Effect::NotStarted),
             Invalid::Violations(violations) => {
                 let mut why = format!(
                     "The arguments of this call of {tool} do not satisfy its schema; it was not run."
@@ -276,6 +276,15 @@ impl CallError {
              was not run again. Find out before you repeat it."
         );
         Self::new(Code::OutcomeUnknown, why).effect(Effect::Maybe)
+    }
+
+    /// It was handed to workers again and again, and reached none.
+    #[must_use]
+    pub(crate) fn undeliverable(tool: &str, times: u32) -> Self {
+        let why = format!(
+            "This call of {tool} was sent to a worker {times} times and did not arrive there."
+        );
+        Self::new(Code::WorkerLost, why).retryable()
     }
 
     /// An output over a limit.

@@ -1,5 +1,6 @@
 //! The tools: name to lane, and what the newest registration says of each.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,6 +18,8 @@ use crate::schema::{self, Schema};
 /// Names that are suggested for an unknown one, and how close they must be.
 const NEAR_NAMES: usize = 3;
 const NEAR_ENOUGH: f64 = 0.75;
+/// Names that an unknown one is compared with: the comparison runs where everything else does.
+const MOST_COMPARED: usize = 2_000;
 const MAX_NAME_BYTES: usize = 128;
 const MAX_DESCRIPTION_BYTES: usize = 64 * 1024;
 
@@ -97,13 +100,17 @@ impl Catalogue {
             .map(|entry| Arc::clone(entry.value()))
     }
 
-    /// What to say of a call of a name that nobody has registered.
-    pub(crate) fn why_unknown(&self, name: &str) -> CallError {
+    /// What to say of a call of a name that nobody has registered; with names that are close if those are wanted.
+    pub(crate) fn why_unknown(&self, name: &str, suggest: bool) -> CallError {
         let age = self.started.elapsed();
         if self.config.tools.contains_key(name) {
             return CallError::no_worker(name, age).telling_effect(Effect::NotStarted);
         }
-        let near_names = self.near_names(name);
+        let near_names = if suggest {
+            self.near_names(name)
+        } else {
+            Vec::new()
+        };
         // Right after a start, workers have not found back yet, and the name may be one of theirs.
         match self.config.no_worker_wait.checked_sub(age) {
             Some(left) if !left.is_zero() => CallError::not_known_yet(name, age, left, near_names)
@@ -114,10 +121,14 @@ impl Catalogue {
 
     /// Known names that are close, best first.
     fn near_names(&self, name: &str) -> Vec<String> {
+        if name.len() > MAX_NAME_BYTES {
+            return Vec::new();
+        }
         let wanted = name.to_lowercase();
         let mut near: Vec<(f64, Arc<str>)> = self
             .by_name
             .iter()
+            .take(MOST_COMPARED)
             .map(|entry| {
                 (
                     strsim::jaro_winkler(&wanted, &entry.key().to_lowercase()),
@@ -154,7 +165,7 @@ impl Catalogue {
             .iter()
             .filter(|revised| matches!(revised, Revised::New(_)))
             .count();
-        self.make_room(new)?;
+        self.make_room(new, &revisions)?;
         Ok(revisions
             .into_iter()
             .map(|revised| self.install(revised))
@@ -218,9 +229,12 @@ impl Catalogue {
                 return tool;
             }
         };
-        let policy = Arc::clone(&revision.policy);
-        let before = std::mem::replace(&mut *tool.revision.write(), revision);
-        tool.lane.set_limits(&policy, before.policy.rate);
+        {
+            // Both under the one lock: of two registrations at once, the same must win in both places.
+            let mut current = tool.revision.write();
+            tool.lane.set_limits(&revision.policy, current.policy.rate);
+            *current = revision;
+        }
         tracing::info!(tool = %tool.lane.tool(), "tool redefined by a newer registration");
         tool
     }
@@ -238,9 +252,11 @@ impl Catalogue {
     }
 
     /// Forgets tools that nobody serves if there is no place for so many more.
-    fn make_room(&self, more: usize) -> Result<(), Error> {
+    fn make_room(&self, more: usize, wanted: &[Revised]) -> Result<(), Error> {
         if self.by_name.len() + more > self.config.max_tools {
-            self.by_name.retain(|_, tool| !tool.lane.is_idle());
+            let wanted: HashSet<&str> = wanted.iter().map(Revised::name).collect();
+            self.by_name
+                .retain(|name, tool| wanted.contains(&**name) || !tool.lane.is_idle());
         }
         if self.by_name.len() + more > self.config.max_tools {
             return Err(Error::TooMany(self.by_name.len()));
@@ -253,6 +269,15 @@ enum Revised {
     Same(Arc<Tool>),
     Changed(Arc<Revision>),
     New(Arc<Revision>),
+}
+
+impl Revised {
+    fn name(&self) -> &str {
+        match self {
+            Self::Same(tool) => tool.lane.tool(),
+            Self::Changed(revision) | Self::New(revision) => &revision.definition.name,
+        }
+    }
 }
 
 fn check(definition: &Definition) -> Result<(), Error> {
@@ -347,6 +372,13 @@ mod tests {
             .unwrap();
         catalogue.register(vec![definition("c")]).unwrap();
         assert!(catalogue.find("a").is_none() && catalogue.find("c").is_some());
+        catalogue
+            .register(["c", "d"].map(definition).to_vec())
+            .unwrap();
+        assert!(
+            catalogue.find("c").is_some(),
+            "one that is registered again keeps its place"
+        );
         let names = ["x", "y", "z"].map(definition).to_vec();
         assert!(matches!(catalogue.register(names), Err(Error::TooMany(_))));
     }

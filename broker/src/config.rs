@@ -278,7 +278,7 @@ impl Config {
         Ok(config)
     }
 
-    /// The settings as a TOML file that would give this configuration, each with its meaning.
+    /// The settings as a TOML file that would give them, each with its meaning; the operator's policies are not in it.
     #[must_use]
     pub fn to_toml(&self) -> String {
         let show = |setting: &Setting| {

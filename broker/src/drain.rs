@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 /// How a broker is told to go down.
@@ -26,6 +26,11 @@ pub(crate) struct Steps {
 }
 
 impl Steps {
+    /// Goes through all steps at once when the guards are dropped.
+    pub(crate) fn drop_guards(self) -> [DropGuard; 3] {
+        [self.draining, self.expire, self.sessions].map(CancellationToken::drop_guard)
+    }
+
     /// Goes through the steps once `drain` is asked for; returns when batches and sessions are gone.
     pub(crate) async fn run(
         &self,

@@ -81,14 +81,14 @@ impl fmt::Display for LeaseId {
 pub(crate) struct LeaseIds(AtomicU64);
 
 impl LeaseIds {
-    /// Bits that count; the rest say which life of the broker. 2^40 leases are 12 days at a million a second.
-    const COUNTER_BITS: u32 = 40;
-
-    /// A source whose ids no other life of a broker makes (but for one chance in 16 million), so that a worker which
-    /// outlived its broker is fenced off by the next one.
+    /// A source whose ids no other life of a broker makes, so that a worker which outlived its broker is fenced off by the
+    /// next one: it counts from the microseconds of the wall clock at the start, and a broker makes fewer than a million
+    /// leases a second. So they are below 2^53 until the year 2255.
     #[must_use]
     pub(crate) fn new() -> Self {
-        Self(AtomicU64::new(fastrand::u64(1..) << Self::COUNTER_BITS))
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let micros = since_epoch.map_or(1, |time| u64::try_from(time.as_micros()).unwrap_or(1));
+        Self(AtomicU64::new(micros))
     }
 
     /// The next id.

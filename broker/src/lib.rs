@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt};
 use tokio_util::task::TaskTracker;
 use tonic::service::Routes;
 use tonic::transport::Server;
@@ -54,8 +54,11 @@ use lane::LaneContext;
 use registry::{Batches, Workers};
 use session::SessionContext;
 
-/// What a message may be larger than the largest payload in it.
-const MESSAGE_OVERHEAD: usize = 4 << 20;
+/// What gRPC takes by default. A message takes up to fifty times its size in memory, so it is no more than is needed.
+const MESSAGE_BYTES: usize = 4 << 20;
+/// The pause after a connection could not be accepted, such as for want of file descriptors: without it the listener
+/// would be asked again at once, for ever.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to close once everything on them has ended.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
 /// Probes connections whose other end may have vanished without a word; streams of workers have beats besides.
@@ -84,6 +87,16 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let broker = Broker::new(config);
+    // However this future ends, nothing that it started goes on.
+    let _ended = broker.steps.clone().drop_guards();
+    let incoming = incoming.then(|accepted| async {
+        let accepted = accepted.map_err(Into::into);
+        if let Err(error) = &accepted {
+            tracing::warn!(%error, "a connection could not be accepted");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+        accepted
+    });
     let streams = u32::try_from(broker.config.max_open_batches).unwrap_or(u32::MAX);
     let serve = Server::builder()
         .max_concurrent_streams(streams)
@@ -162,11 +175,11 @@ impl Broker {
 
     fn routes(&self) -> Routes {
         let agents = BrokerServiceServer::new(self.agents.clone())
-            .max_decoding_message_size(self.config.max_batch_bytes + MESSAGE_OVERHEAD)
+            .max_decoding_message_size(MESSAGE_BYTES.max(2 * self.config.max_arguments_bytes))
             .max_encoding_message_size(usize::MAX);
         // Twice the limit: an output that is a little too large must be answered as such, not end the stream.
         let workers = WorkerPoolServiceServer::new(self.workers.clone())
-            .max_decoding_message_size(2 * self.config.max_result_bytes + MESSAGE_OVERHEAD)
+            .max_decoding_message_size(2 * self.config.max_result_bytes + MESSAGE_BYTES)
             .max_encoding_message_size(usize::MAX);
         Routes::new(agents).add_service(workers)
     }

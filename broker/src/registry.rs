@@ -107,22 +107,36 @@ impl Batches {
         })
     }
 
-    /// Opens a batch.
-    pub(crate) fn open(self: &Arc<Self>, id: &BatchId) -> Result<Place, NoPlace> {
-        let room = Arc::clone(&self.room)
-            .try_acquire_owned()
-            .map_err(|_| NoPlace::Full(self.most))?;
-        match self.open.entry(id.clone()) {
-            Entry::Occupied(_) => Err(NoPlace::Taken),
-            Entry::Vacant(entry) => {
-                entry.insert(());
-                Ok(Place {
-                    id: id.clone(),
-                    batches: Arc::clone(self),
-                    _room: room,
-                })
-            }
-        }
+    /// Room for one more batch, before it is known which.
+    pub(crate) fn room(self: &Arc<Self>) -> Result<Room, NoPlace> {
+        let room = Arc::clone(&self.room).try_acquire_owned();
+        let permit = room.map_err(|_| NoPlace::Full(self.most))?;
+        Ok(Room {
+            batches: Arc::clone(self),
+            permit,
+        })
+    }
+}
+
+/// Room for a batch; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Room {
+    batches: Arc<Batches>,
+    permit: OwnedSemaphorePermit,
+}
+
+impl Room {
+    /// Opens the batch.
+    pub(crate) fn open(self, id: &BatchId) -> Result<Place, NoPlace> {
+        match self.batches.open.entry(id.clone()) {
+            Entry::Occupied(_) => return Err(NoPlace::Taken),
+            Entry::Vacant(entry) => entry.insert(()),
+        };
+        Ok(Place {
+            id: id.clone(),
+            batches: self.batches,
+            _room: self.permit,
+        })
     }
 }
 
@@ -139,11 +153,12 @@ mod tests {
     #[test]
     fn an_id_is_taken_while_its_batch_is_open_and_no_longer() {
         let batches = Batches::new(2);
-        let place = batches.open(&"a".into()).unwrap();
-        assert_eq!(batches.open(&"a".into()).unwrap_err(), NoPlace::Taken);
-        let _other = batches.open(&"b".into()).unwrap();
-        assert_eq!(batches.open(&"c".into()).unwrap_err(), NoPlace::Full(2));
+        let open = |id: &str| batches.room().and_then(|room| room.open(&id.into()));
+        let place = open("a").unwrap();
+        assert_eq!(open("a").unwrap_err(), NoPlace::Taken);
+        let _other = open("b").unwrap();
+        assert_eq!(open("c").unwrap_err(), NoPlace::Full(2));
         drop(place);
-        assert!(batches.open(&"a".into()).is_ok());
+        assert!(open("a").is_ok());
     }
 }

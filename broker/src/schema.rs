@@ -5,11 +5,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
+mod budget;
+
 /// The largest schema that a tool may register, in bytes.
 pub(crate) const MAX_SCHEMA_BYTES: usize = 256 * 1024;
 /// Violations listed for one call; a model fixes no more than these at once.
 const MAX_VIOLATIONS: usize = 64;
-/// Bytes of one violation's message: it quotes the arguments, which may be large.
+/// Bytes of one violation's path and of its message: both quote the arguments, which may be large.
 const MAX_MESSAGE_BYTES: usize = 300;
 
 /// A compiled schema. `None` inside means any object.
@@ -46,8 +48,8 @@ pub(crate) enum Invalid {
     NotJson(String),
     /// JSON that breaks the schema.
     Violations(Vec<Violation>),
-    /// Whether they do could not be found out: the validator broke down.
-    Undecided,
+    /// Whether they do could not be found out; why, for the log.
+    Undecided(&'static str),
 }
 
 impl Schema {
@@ -61,10 +63,12 @@ impl Schema {
         if text.is_empty() {
             return Ok(Self(None));
         }
-        let schema: Value = serde_json::from_slice(text)?;
+        let mut schema: Value = serde_json::from_slice(text)?;
+        budget::count_references(&mut schema);
         let validator = jsonschema::options()
             .offline()
             .with_pattern_options(PatternOptions::regex())
+            .with_keyword(budget::KEYWORD, |_, _, _| Ok(Box::new(budget::Step)))
             .build(&schema)
             .map_err(|error| Error::NotSchema(clip(error.to_string())))?;
         Ok(Self(Some(validator)))
@@ -84,7 +88,9 @@ impl Schema {
         let Some(validator) = &self.0 else {
             return Ok(());
         };
-        // A defect of the validator must cost this call only; it holds no state that a panic could leave half changed.
+        budget::renew();
+        // A defect of the validator, or a check without end, must cost this call only. It holds no state that an unwind
+        // could leave half changed.
         let violations = catch_unwind(AssertUnwindSafe(|| {
             if validator.is_valid(&value) {
                 Vec::new()
@@ -95,7 +101,10 @@ impl Schema {
         match violations {
             Ok(violations) if violations.is_empty() => Ok(()),
             Ok(violations) => Err(Invalid::Violations(violations)),
-            Err(_) => Err(Invalid::Undecided),
+            Err(panic) if panic.is::<budget::Spent>() => {
+                Err(Invalid::Undecided("too many steps through references"))
+            }
+            Err(_) => Err(Invalid::Undecided("the validator panicked")),
         }
     }
 
@@ -122,7 +131,7 @@ fn violations(validator: &Validator, value: &Value) -> Vec<Violation> {
         .iter_errors(value)
         .take(MAX_VIOLATIONS)
         .map(|error| Violation {
-            path: error.instance_path().to_string(),
+            path: clip(error.instance_path().to_string()),
             message: clip(error.to_string()),
         })
         .collect()
@@ -254,7 +263,48 @@ mod tests {
     fn a_defect_of_the_validator_is_not_the_callers_fault() {
         assert_eq!(
             Schema::with_a_defect().check(b"{}"),
-            Err(Invalid::Undecided)
+            Err(Invalid::Undecided("the validator panicked"))
+        );
+    }
+
+    #[test]
+    fn references_cannot_stall_the_broker() {
+        let mut schema =
+            serde_json::json!({"$ref": "#/$defs/l60", "$defs": {"l0": {"type": "object"}}});
+        for level in 1..=60 {
+            let before = serde_json::json!({"$ref": format!("#/$defs/l{}", level - 1)});
+            schema["$defs"][format!("l{level}")] = serde_json::json!({"allOf": [before, before]});
+        }
+        let outcome = compile(&schema.to_string()).check(b"{}");
+        assert_eq!(
+            outcome,
+            Err(Invalid::Undecided("too many steps through references"))
+        );
+    }
+
+    #[test]
+    fn references_mean_what_they_meant() {
+        let schema = compile(
+            r##"{"$ref":"#/$defs/tree","$defs":{"tree":{"type":"object","required":["v"],"unevaluatedProperties":false,
+                "properties":{"v":{"type":"integer"},"$ref":{"type":"string"},"const":{"$ref":"#/$defs/tree"},
+                "kids":{"type":"array","items":{"$ref":"#/$defs/tree","maxProperties":2}}}}}}"##,
+        );
+        assert_eq!(
+            schema
+                .check(br#"{"v":1,"kids":[{"v":2,"kids":[{"v":3}]}],"const":{"v":4},"$ref":"x"}"#),
+            Ok(())
+        );
+        assert_eq!(
+            paths(&schema, r#"{"v":1,"kids":[{"v":"two"}]}"#),
+            ["/kids/0/v"]
+        );
+        assert_eq!(paths(&schema, r#"{"v":1,"const":{"w":4}}"#).len(), 2);
+        assert_eq!(
+            paths(
+                &schema,
+                r#"{"v":1,"kids":[{"v":2,"kids":[],"const":{"v":1}}]}"#
+            ),
+            ["/kids/0"]
         );
     }
 
@@ -266,5 +316,8 @@ mod tests {
             panic!("must not match")
         };
         assert!(list[0].message.len() < 400);
+        let long_key = format!(r#"{{"{}":1}}"#, "k".repeat(100_000));
+        let schema = compile(r#"{"additionalProperties":{"type":"string"}}"#);
+        assert!(paths(&schema, &long_key)[0].len() < 400);
     }
 }

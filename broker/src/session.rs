@@ -4,6 +4,7 @@
 //! leases. Leaving it, for whatever reason, drops every lease, and a dropped lease settles itself: no call waits for a
 //! worker that is gone.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use crate::call_error::{self, CallError};
 use crate::catalogue::{Catalogue, Tool};
 use crate::config::Config;
 use crate::grpc::convert::{self, FromWorker, Register};
-use crate::grpc::status;
+use crate::grpc::{PACKET_FRAMES, status};
 use crate::id::{InstanceId, LeaseId, WorkerId};
 use crate::lane::lease::{Ending, Lease};
 use crate::lane::seat::{Order, Seat, SeatKey};
@@ -152,7 +153,7 @@ impl Session {
         tokio::pin!(draining, shutdown);
         let reason = loop {
             let event = tokio::select! {
-                packet = next_packet(&mut self.inbound) => Event::FromWorker(packet),
+                packet = next_packet(&mut self.inbound), if !self.is_flooded() => Event::FromWorker(packet),
                 () = self.orders.collect(&mut self.unread) => Event::Orders,
                 joining = self.joins.recv() => Event::Joining(joining.map(Box::new)),
                 () = room(self.outbound.as_ref()), if self.outbox.is_stalled() => Event::Room,
@@ -200,8 +201,17 @@ impl Session {
         ControlFlow::Continue(())
     }
 
+    /// Whether the worker says more than it reads: then it is not listened to until it reads again.
+    fn is_flooded(&self) -> bool {
+        self.outbox.is_stalled() && self.outbox.len() > MOST_UNREAD + 4 * self.seat.total()
+    }
+
     fn packet(&mut self, packet: v1::JoinRequest) -> ControlFlow<Reason> {
         self.heard = Instant::now();
+        if packet.frames.len() > PACKET_FRAMES {
+            self.refuse_link(status::too_many_frames(packet.frames.len()));
+            return ControlFlow::Break("the worker broke the protocol");
+        }
         for frame in packet.frames {
             match convert::worker_frame(frame) {
                 Ok(frame) => self.frame(frame),
@@ -216,18 +226,24 @@ impl Session {
 
     fn frame(&mut self, frame: FromWorker) {
         match frame {
-            FromWorker::Started(lease) => tracing::trace!(%lease, "started"),
+            FromWorker::Started(lease) => {
+                if let Some(lease) = self.leases.get_mut(&lease) {
+                    lease.mark_started();
+                }
+            }
             FromWorker::Progress {
                 lease,
                 message,
                 fraction,
             } => {
-                if let Some(lease) = self.leases.get(&lease) {
+                if let Some(lease) = self.leases.get_mut(&lease) {
+                    lease.mark_started();
                     lease.progress(message, fraction);
                 }
             }
             FromWorker::Outcome { lease, ending } => self.outcome(lease, ending),
             FromWorker::Beat => {}
+            FromWorker::Drain if self.worker_drains => {}
             FromWorker::Drain => {
                 tracing::info!(worker.id = %self.worker, "worker drains");
                 self.leave_lanes();
@@ -421,16 +437,19 @@ impl Session {
                 Some(_) => {}
             }
         }
-        // The same process does not know of the others: their assignments never arrived, so they did not run.
+        // The same process does not know of the others: their assignments never arrived, so they did not run. Unless it
+        // said itself that it ran them: then it has forgotten them, and what they did is not known.
+        let named: HashSet<LeaseId> = running.iter().copied().collect();
         let unknown: Vec<LeaseId> = self
             .leases
             .keys()
-            .filter(|id| !running.contains(id))
+            .filter(|id| !named.contains(id))
             .copied()
             .collect();
         for id in unknown {
             if let Some(lease) = self.leases.remove(&id) {
-                lease.settle(Ending::NotSent);
+                let lost = lease.has_started();
+                lease.settle(if lost { Ending::Lost } else { Ending::NotSent });
             }
         }
     }
@@ -531,13 +550,19 @@ impl Session {
         }
     }
 
-    fn leave(mut self, reason: Reason) {
-        self.seat.close();
-        self.leave_lanes();
+    fn leave(self, reason: Reason) {
         tracing::info!(
             worker.id = %self.worker, leases.lost = self.leases.len(), drained = self.worker_drains, reason,
             "worker left"
         );
+    }
+}
+
+impl Drop for Session {
+    /// Whatever ended the session: no lane offers it anything any more, and every lease is settled.
+    fn drop(&mut self) {
+        self.seat.close();
+        self.leave_lanes();
         // Closed before the rest is dropped, so that no order can come in between.
         drop(self.orders.close());
         self.give_back_unsent();
@@ -569,6 +594,9 @@ async fn room(outbound: Option<&Outbound>) {
         Some(outbound) => drop(outbound.reserve().await),
     }
 }
+
+/// Frames that may wait for a worker that does not read, beside what its slots account for.
+const MOST_UNREAD: usize = 1_024;
 
 /// How long acknowledgements may wait for something else to ride with.
 const ACK_DELAY: Duration = Duration::from_millis(20);

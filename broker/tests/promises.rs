@@ -560,7 +560,7 @@ async fn each_attempt_has_its_number_and_all_have_one_key() {
     agent.seal().await;
     let mut leases = HashSet::new();
     let mut pauses = Vec::new();
-    let key = format!("{}/a", agent.batch_id);
+    let key = format!("{} a", agent.batch_id);
     for attempt in 1..=4 {
         let asked = Instant::now();
         let assignment = worker.assignment().await;

@@ -65,7 +65,9 @@ pub(super) struct Entry {
     pub(super) call_deadline: Option<Instant>,
     /// Attempts that count.
     pub(super) attempts: u32,
-    /// When it became `Held` or `Ready`.
+    /// Attempts that never left the broker.
+    pub(super) not_sent: u32,
+    /// When it became `Held` or `Ready`, or was first offered.
     pub(super) since: Instant,
     pub(super) worker: Option<WorkerId>,
     pub(super) began: Instant,
@@ -86,6 +88,7 @@ impl Entry {
             policy: None,
             call_deadline: None,
             attempts: 0,
+            not_sent: 0,
             since: now,
             worker: None,
             began: now,
@@ -183,6 +186,15 @@ impl Entry {
         // A repeat must not repeat an effect: then it is for the agent to find out first.
         error.retryable &= effect == Effect::NotStarted || self.is_repeatable();
         error
+    }
+
+    /// Whether the tool's failure is one that another attempt may mend, and in time.
+    pub(super) fn should_try_again(&self, error: &CallError, now: Instant) -> bool {
+        let wait = error.retry_after.unwrap_or_default();
+        let in_time = self
+            .call_deadline
+            .is_some_and(|deadline| now + wait < deadline);
+        error.retryable && in_time && self.may_try_again()
     }
 
     fn is_repeatable(&self) -> bool {

@@ -16,7 +16,7 @@ use crate::call_error::{CallError, Effect};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::grpc::convert::{self, Open};
-use crate::grpc::{PACKET_BYTES, status};
+use crate::grpc::{PACKET_BYTES, PACKET_FRAMES, status};
 use crate::id::BatchId;
 use crate::ingest::{self, Ingest, Input, Position, Refusal, TurnEnd};
 use crate::lane::lease::{Attempt, Call, Dispatch, Notice, Waits};
@@ -33,13 +33,16 @@ const NOTICES_PER_CALL: usize = 4;
 /// And as much again for what a tool says of itself, which may be dropped.
 const NOTICE_ROOM: usize = 2;
 
+/// Unknown names of one batch for which close ones are looked up: each look-up goes through the whole catalogue.
+const MOST_SUGGESTIONS: u8 = 8;
+
 /// Everything that a batch is opened with.
 pub(crate) struct Opened {
     pub(crate) open: Open,
     pub(crate) key: BatchKey,
     pub(crate) place: Place,
     /// By the RPC's own deadline, if it has one.
-    pub(crate) rpc_deadline: Option<Duration>,
+    pub(crate) rpc_deadline: Option<Instant>,
     pub(crate) config: Arc<Config>,
     pub(crate) catalogue: Arc<Catalogue>,
     /// Time is up for every batch: the broker is going down.
@@ -74,6 +77,8 @@ pub(crate) struct Task {
     /// When the agent was last heard of.
     heard: Instant,
     finish_on_disconnect: bool,
+    /// Unknown names for which close ones may still be looked up.
+    suggestions: u8,
     config: Arc<Config>,
     catalogue: Arc<Catalogue>,
     expire: CancellationToken,
@@ -118,17 +123,18 @@ impl Task {
             out,
         } = opened;
         let accepted = Instant::now();
-        let time = [open.deadline, rpc_deadline]
-            .into_iter()
-            .flatten()
-            .fold(config.batch_timeout, Duration::min);
+        let time = open
+            .deadline
+            .unwrap_or(Duration::MAX)
+            .min(config.batch_timeout);
+        let deadline = accepted + time;
         let rules = Rules {
             max_parallel: open
                 .max_parallel
                 .unwrap_or(config.max_parallel)
                 .min(config.max_parallel),
             max_output_bytes: config.max_batch_bytes,
-            deadline: accepted + time,
+            deadline: rpc_deadline.map_or(deadline, |rpc| rpc.min(deadline)),
             progress: open.progress,
         };
         let limits = ingest::Limits {
@@ -152,6 +158,7 @@ impl Task {
             accepted_at: SystemTime::now(),
             heard: accepted,
             finish_on_disconnect: open.finish_on_disconnect,
+            suggestions: MOST_SUGGESTIONS,
             config,
             catalogue,
             expire,
@@ -263,6 +270,9 @@ impl Task {
 
     fn packet(&mut self, packet: v1::ExecuteRequest, now: Instant) -> Option<End> {
         self.heard = now;
+        if packet.frames.len() > PACKET_FRAMES {
+            return Some(End::Refused(status::too_many_frames(packet.frames.len())));
+        }
         let mut inputs = Vec::with_capacity(packet.frames.len());
         for frame in packet.frames {
             match convert::agent_frame(frame) {
@@ -340,16 +350,18 @@ impl Task {
             return;
         };
         let Some(tool) = self.catalogue.find(name) else {
-            let error = self.catalogue.why_unknown(name);
+            let suggest = self.suggestions > 0;
+            let error = self.catalogue.why_unknown(name, suggest);
+            self.suggestions = self.suggestions.saturating_sub(1);
             return self.batch.refuse(position, true, error, now);
         };
         let revision = tool.revision();
         let (arguments, idempotency_key) = call.into_parts();
         if let Err(invalid) = revision.schema.check(&arguments) {
             let error = match invalid {
-                Invalid::Undecided => {
+                Invalid::Undecided(why) => {
                     let incident = format!("{}/{position}", self.id);
-                    tracing::error!(batch.id = %self.id, tool = name, incident, "arguments could not be checked");
+                    tracing::error!(batch.id = %self.id, tool = name, incident, why, "arguments could not be checked");
                     CallError::internal(&incident, Effect::NotStarted)
                 }
                 invalid => CallError::invalid_arguments(name, invalid),
@@ -523,18 +535,16 @@ impl Task {
             End::Refused(status) => vec![Err(status)],
             End::Finished => packets(&id, accepted_at, report),
         };
-        let send = async {
-            for packet in packets {
-                if out.send(packet).await.is_err() {
-                    break;
+        for packet in packets {
+            // Each packet has its time: a reader that is slow, but reads, gets everything.
+            match tokio::time::timeout(config.delivery_timeout, out.send(packet)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    tracing::warn!(batch.id = %id, "the agent does not read its finished batch; given up");
+                    return;
                 }
             }
-        };
-        if tokio::time::timeout(config.delivery_timeout, send)
-            .await
-            .is_err()
-        {
-            tracing::warn!(batch.id = %id, "the agent does not read its finished batch; given up");
         }
     }
 }

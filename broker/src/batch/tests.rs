@@ -325,6 +325,7 @@ fn output(bytes: usize) -> Output {
 }
 
 fn run_list(seed: u64) {
+    fastrand::seed(seed);
     let mut world = World::new(seed);
     for _ in 0..EVENTS {
         match world.rng.u8(..40) {
@@ -343,6 +344,10 @@ fn run_list(seed: u64) {
             }
         }
         world.carry_out();
+        assert!(
+            !world.batch.forgets_somebody(),
+            "a call waits for nothing but its batch"
+        );
     }
     // However it went, the deadline ends it.
     world.seal();

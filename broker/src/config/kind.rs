@@ -98,6 +98,7 @@ fn number_and_unit(text: &str) -> Option<(f64, &str)> {
 
 pub(super) fn parse_bytes(text: &str) -> Option<usize> {
     let (number, unit) = number_and_unit(text)?;
+    let unit = if unit.is_empty() { "B" } else { unit };
     let (_, by) = UNITS_OF_BYTES.iter().find(|(name, _)| *name == unit)?;
     #[expect(
         clippy::cast_precision_loss,

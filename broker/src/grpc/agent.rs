@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use prost::Message;
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
@@ -13,13 +14,14 @@ use tonic::{Request, Response, Status, Streaming};
 use toolpool_proto::v1;
 use toolpool_proto::v1::broker_service_server::BrokerService;
 
-use super::{convert, status};
+use super::delivery::Delivery;
+use super::{FIRST_FRAME, PACKET_BYTES, convert, status};
 use crate::batch::task::{Inbound, Opened, Task};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::ingest::{Input, TurnEnd};
 use crate::lane::queue::BatchKey;
-use crate::registry::Batches;
+use crate::registry::{Batches, Room};
 
 /// Packets that may wait for the agent's connection.
 const OUT_PACKETS: usize = 16;
@@ -45,22 +47,22 @@ type Out = mpsc::Receiver<Result<v1::ExecuteResponse, Status>>;
 impl Agents {
     fn open(
         &self,
+        room: Room,
         open: v1::Open,
-        first: Vec<Input>,
-        inbound: Inbound,
-        metadata: &MetadataMap,
+        (first, inbound): (Vec<Input>, Inbound),
+        rpc_deadline: Option<Instant>,
     ) -> Result<Out, Status> {
         if self.draining.is_cancelled() {
             return Err(status::draining());
         }
         let open = convert::open(open).map_err(|malformed| status::malformed(&malformed))?;
-        let place = self.batches.open(&open.batch).map_err(status::no_place)?;
+        let place = room.open(&open.batch).map_err(status::no_place)?;
         let (out, response) = mpsc::channel(OUT_PACKETS);
         let task = Task::new(Opened {
             open,
             key: BatchKey(self.keys.fetch_add(1, Ordering::Relaxed)),
             place,
-            rpc_deadline: rpc_deadline(metadata),
+            rpc_deadline,
             config: Arc::clone(&self.config),
             catalogue: Arc::clone(&self.catalogue),
             expire: self.expire.clone(),
@@ -73,17 +75,20 @@ impl Agents {
 
 #[tonic::async_trait]
 impl BrokerService for Agents {
-    type ExecuteStream = ReceiverStream<Result<v1::ExecuteResponse, Status>>;
+    type ExecuteStream = Delivery;
 
     async fn execute(
         &self,
         request: Request<Streaming<v1::ExecuteRequest>>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
-        let (metadata, _, mut stream) = request.into_parts();
-        let first = tokio::time::timeout(self.config.agent_silence, next_frames(&mut stream))
+        let rpc_deadline = rpc_deadline(request.metadata(), Instant::now());
+        // Before the wait for `open`: streams that say nothing count too.
+        let room = self.batches.room().map_err(status::no_place)?;
+        let mut stream = request.into_inner();
+        let first = tokio::time::timeout(FIRST_FRAME, next_frames(&mut stream))
             .await
             .map_err(|_| {
-                Status::deadline_exceeded("no open frame came for too long (agent_silence)")
+                Status::deadline_exceeded(format!("no open frame came within {FIRST_FRAME:?}"))
             })??;
         let mut frames = first.into_iter();
         let Some(v1::AgentFrame {
@@ -96,30 +101,34 @@ impl BrokerService for Agents {
             .map(convert::agent_frame)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|malformed| status::malformed(&malformed))?;
-        let response = self.open(open, first, Inbound::Stream(Box::new(stream)), &metadata)?;
-        Ok(Response::new(ReceiverStream::new(response)))
+        let inbound = Inbound::Stream(Box::new(stream));
+        let response = self.open(room, open, (first, inbound), rpc_deadline)?;
+        Ok(Response::new(Delivery::new(response)))
     }
 
     async fn execute_batch(
         &self,
         request: Request<v1::ExecuteBatchRequest>,
     ) -> Result<Response<v1::ExecuteBatchResponse>, Status> {
-        let (metadata, _, request) = request.into_parts();
+        let rpc_deadline = rpc_deadline(request.metadata(), Instant::now());
+        let room = self.batches.room().map_err(status::no_place)?;
+        let request = request.into_inner();
         let mut first = request
             .calls
             .into_iter()
             .map(convert::call)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|malformed| status::malformed(&malformed))?;
-        let end = request.seal.map_or(Ok(TurnEnd::Complete), convert::seal);
-        first.push(Input::Seal(
-            end.map_err(|malformed| status::malformed(&malformed))?,
-        ));
+        let end = request
+            .seal
+            .map_or(Ok(TurnEnd::Complete), convert::seal)
+            .map_err(|malformed| status::malformed(&malformed))?;
+        first.push(Input::Seal(end));
         let open = v1::Open {
             progress: false,
             ..request.open.unwrap_or_default()
         };
-        let mut out = self.open(open, first, Inbound::Nothing, &metadata)?;
+        let mut out = self.open(room, open, (first, Inbound::Nothing), rpc_deadline)?;
         let mut response = v1::ExecuteBatchResponse::default();
         while let Some(packet) = out.recv().await {
             for frame in packet?.frames {
@@ -132,20 +141,51 @@ impl BrokerService for Agents {
                 }
             }
         }
+        if response.finished.is_none() {
+            return Err(status::not_delivered());
+        }
         Ok(Response::new(response))
     }
 
     async fn list_tools(
         &self,
-        _: Request<v1::ListToolsRequest>,
+        request: Request<v1::ListToolsRequest>,
     ) -> Result<Response<v1::ListToolsResponse>, Status> {
-        let tools = self
+        let v1::ListToolsRequest {
+            page_size,
+            page_token,
+        } = request.into_inner();
+        let most = if page_size == 0 {
+            usize::MAX
+        } else {
+            page_size as usize
+        };
+        let mut rest = self
             .catalogue
             .list()
-            .iter()
-            .map(|tool| convert::catalogue_entry(tool))
-            .collect();
-        Ok(Response::new(v1::ListToolsResponse { tools }))
+            .into_iter()
+            .skip_while(|tool| **tool.lane.tool() <= *page_token)
+            .peekable();
+        let (mut tools, mut bytes) = (Vec::new(), 0);
+        while tools.len() < most
+            && bytes < PACKET_BYTES
+            && let Some(tool) = rest.next()
+        {
+            let entry = convert::catalogue_entry(&tool);
+            bytes += entry.encoded_len();
+            tools.push(entry);
+        }
+        let last = tools
+            .last()
+            .and_then(|entry: &v1::CatalogueEntry| entry.tool.as_ref());
+        let next_page_token = match (rest.peek(), last) {
+            (Some(_), Some(tool)) => tool.name.clone(),
+            _ => String::new(),
+        };
+        Ok(Response::new(v1::ListToolsResponse {
+            tools,
+            next_page_token,
+        }))
     }
 }
 
@@ -167,10 +207,10 @@ async fn next_frames(
     }
 }
 
-/// The time that the batch has by the RPC's own deadline: a little less, so that the batch arrives before it.
-fn rpc_deadline(metadata: &MetadataMap) -> Option<Duration> {
+/// When the batch must have ended by the RPC's own deadline: a little before it, so that the batch arrives in time.
+fn rpc_deadline(metadata: &MetadataMap, began: Instant) -> Option<Instant> {
     let time = parse_grpc_timeout(metadata.get("grpc-timeout")?.to_str().ok()?)?;
-    Some(time.saturating_sub((time / 10).min(MOST_MARGIN)))
+    began.checked_add(time.saturating_sub((time / 10).min(MOST_MARGIN)))
 }
 
 /// At most eight digits and a unit; see "Timeout" in gRPC over HTTP/2.
@@ -198,11 +238,18 @@ mod tests {
     #[test]
     fn the_rpc_deadline_is_met_with_a_margin() {
         let mut metadata = MetadataMap::new();
-        assert_eq!(rpc_deadline(&metadata), None);
+        let now = Instant::now();
+        assert_eq!(rpc_deadline(&metadata, now), None);
         metadata.insert("grpc-timeout", "10S".parse().unwrap());
-        assert_eq!(rpc_deadline(&metadata), Some(Duration::from_millis(9_750)));
+        assert_eq!(
+            rpc_deadline(&metadata, now),
+            Some(now + Duration::from_millis(9_750))
+        );
         metadata.insert("grpc-timeout", "100m".parse().unwrap());
-        assert_eq!(rpc_deadline(&metadata), Some(Duration::from_millis(90)));
+        assert_eq!(
+            rpc_deadline(&metadata, now),
+            Some(now + Duration::from_millis(90))
+        );
         for wrong in ["", "S", "123456789S", "1x", "-1S"] {
             assert_eq!(parse_grpc_timeout(wrong), None, "{wrong}");
         }

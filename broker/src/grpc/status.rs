@@ -2,6 +2,7 @@
 
 use tonic::{Code, Status};
 
+use super::PACKET_FRAMES;
 use super::convert::Malformed;
 use crate::ingest::Breach;
 use crate::registry::NoPlace;
@@ -37,6 +38,19 @@ pub(crate) fn no_place(no_place: NoPlace) -> Status {
         NoPlace::Full(_) => Status::resource_exhausted(text),
         NoPlace::Taken => Status::already_exists(text),
     }
+}
+
+pub(crate) fn too_many_frames(frames: usize) -> Status {
+    Status::invalid_argument(format!(
+        "a packet has {frames} frames; permitted are {PACKET_FRAMES}"
+    ))
+}
+
+/// The finished batch waited too long for its agent (or its task is gone, which is a defect).
+pub(crate) fn not_delivered() -> Status {
+    Status::deadline_exceeded(
+        "the finished batch was given up, since it was not read (delivery_timeout); its calls have ended",
+    )
 }
 
 pub(crate) fn draining() -> Status {

@@ -11,7 +11,7 @@ use toolpool_proto::v1;
 use toolpool_proto::v1::worker_frame::Frame;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolService;
 
-use super::{convert, status};
+use super::{FIRST_FRAME, convert, status};
 use crate::lane::seat::SeatKey;
 use crate::registry::{Admission, Workers};
 use crate::session::{Inbound, Joining, LINK_PACKETS, Link, Session, SessionContext};
@@ -35,9 +35,11 @@ impl WorkerPoolService for WorkerPool {
     ) -> Result<Response<Self::JoinStream>, Status> {
         let config = &self.context.config;
         let mut stream = request.into_inner();
-        let first = tokio::time::timeout(config.beat_interval, stream.message())
+        let first = tokio::time::timeout(FIRST_FRAME, stream.message())
             .await
-            .map_err(|_| Status::deadline_exceeded("no register frame came within beat_interval"))??
+            .map_err(|_| {
+                Status::deadline_exceeded(format!("no register frame came within {FIRST_FRAME:?}"))
+            })??
             .ok_or_else(|| {
                 Status::invalid_argument("the stream ended before its register frame")
             })?;

@@ -159,6 +159,8 @@ enum State {
     Unsent,
     /// It may have.
     Sent,
+    /// It has: it said so.
+    Started,
     /// The batch knows how it ended, or has ended it by itself; only the slot is still in use.
     Ended,
 }
@@ -201,6 +203,18 @@ impl Lease {
         if self.state == State::Unsent {
             self.state = State::Sent;
         }
+    }
+
+    /// The worker has said that it runs it.
+    pub(crate) fn mark_started(&mut self) {
+        if self.state == State::Sent {
+            self.state = State::Started;
+        }
+    }
+
+    /// Whether the worker has said so.
+    pub(crate) fn has_started(&self) -> bool {
+        self.state == State::Started
     }
 
     /// Whether the batch has ended it already.

@@ -283,6 +283,11 @@ impl State {
         {
             return Some(Refusal::NoWorker(without));
         }
+        if let Some(until) = self.paused_until
+            && until > attempt.wait_until
+        {
+            return Some(Refusal::RateLimited(until.saturating_duration_since(now)));
+        }
         let wait = self.bucket.as_ref()?.wait(self.queue.len(), now);
         (now + wait > attempt.wait_until).then_some(Refusal::RateLimited(wait))
     }

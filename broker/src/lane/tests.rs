@@ -306,6 +306,7 @@ impl World {
 }
 
 async fn run_list(seed: u64) {
+    fastrand::seed(seed);
     let mut world = World::new(seed);
     for _ in 0..EVENTS {
         match world.rng.u8(..20) {

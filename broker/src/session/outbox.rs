@@ -71,6 +71,11 @@ impl Outbox {
         self.acks_due.filter(|_| !self.stalled)
     }
 
+    /// Frames that wait.
+    pub(super) fn len(&self) -> usize {
+        self.frames.len() + self.acks.len()
+    }
+
     /// The connection takes no more for now.
     pub(super) fn stall(&mut self) {
         self.stalled = true;

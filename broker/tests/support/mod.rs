@@ -118,7 +118,7 @@ impl Broker {
     /// The catalogue.
     pub(crate) async fn list_tools(&self) -> Vec<v1::CatalogueEntry> {
         let mut client = self.client().await;
-        let response = soon(client.list_tools(v1::ListToolsRequest {})).await;
+        let response = soon(client.list_tools(v1::ListToolsRequest::default())).await;
         response.unwrap().into_inner().tools
     }
 

@@ -44,7 +44,7 @@ async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
         finish_on_disconnect: false,
         progress: false,
     };
-    let place = Batches::new(1).open(&open.batch).unwrap();
+    let place = Batches::new(1).room().unwrap().open(&open.batch).unwrap();
     let task = Task::new(Opened {
         open,
         key: BatchKey(0),

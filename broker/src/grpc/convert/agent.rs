@@ -9,7 +9,7 @@ use crate::id::{BatchId, CallId};
 use crate::ingest::{Header, Input, TurnEnd};
 
 const MAX_ID_BYTES: usize = 256;
-/// The longest name that is taken in at all; whether there is such a tool is another question.
+/// As much of a tool's name as is kept; no tool has one that long.
 const MAX_TOOL_NAME_BYTES: usize = 256;
 
 /// The agent's wishes for a batch.
@@ -103,19 +103,15 @@ pub(crate) fn seal(seal: v1::Seal) -> Result<TurnEnd, Malformed> {
     }
 }
 
-fn header(field: &str, id: String, tool: String) -> Result<Header, Malformed> {
+fn header(field: &str, id: String, mut tool: String) -> Result<Header, Malformed> {
     if id.is_empty() || id.len() > MAX_ID_BYTES {
         return malformed(format!(
             "{field}.id has {} bytes; permitted are 1 to {MAX_ID_BYTES}",
             id.len()
         ));
     }
-    if tool.len() > MAX_TOOL_NAME_BYTES {
-        return malformed(format!(
-            "{field}.tool has {} bytes; permitted are {MAX_TOOL_NAME_BYTES}",
-            tool.len()
-        ));
-    }
+    // The name is the model's: a silly one costs its call, not the turn.
+    tool.truncate(tool.floor_char_boundary(MAX_TOOL_NAME_BYTES));
     Ok(Header {
         id: CallId::from(id),
         tool,

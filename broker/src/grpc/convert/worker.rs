@@ -13,6 +13,8 @@ use crate::lane::lease::{Ending, Lease};
 use crate::output::Output;
 use crate::schema::Violation;
 
+/// Outcomes that a worker may keep beside those of its slots.
+const MAX_UNACKNOWLEDGED: usize = 4_096;
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_BYTES: usize = 256;
 /// Of what a worker says for people and models, this much is kept.
@@ -82,6 +84,12 @@ pub(crate) fn register(
             "register.version: permitted are {MAX_LABEL_BYTES} bytes"
         ));
     }
+    let running = register.running_leases.len();
+    if running > slots + MAX_UNACKNOWLEDGED {
+        return malformed(format!(
+            "register.running_leases has {running}; permitted are slots + {MAX_UNACKNOWLEDGED}"
+        ));
+    }
     let tools: Vec<Definition> = register
         .tools
         .into_iter()
@@ -107,7 +115,6 @@ pub(crate) fn register(
 pub(crate) fn worker_frame(frame: v1::WorkerFrame) -> Result<FromWorker, Malformed> {
     use v1::worker_frame::Frame;
     Ok(match frame.frame {
-        None => return malformed("a frame is empty or of a kind that this broker does not know"),
         Some(Frame::Register(_)) => {
             return malformed("register came twice; it must be the first frame and only the first");
         }
@@ -127,7 +134,8 @@ pub(crate) fn worker_frame(frame: v1::WorkerFrame) -> Result<FromWorker, Malform
                 ending: ending(outcome)?,
             }
         }
-        Some(Frame::Beat(_)) => FromWorker::Beat,
+        // None: of a newer worker, which says something that may be passed over, and that it lives.
+        Some(Frame::Beat(_)) | None => FromWorker::Beat,
         Some(Frame::Drain(_)) => FromWorker::Drain,
     })
 }
@@ -159,7 +167,10 @@ fn tool_error(error: v1::CallError) -> CallError {
     let retry_after = error
         .retry_after
         .and_then(|time| Duration::try_from(time).ok());
-    let violation = |v1::Violation { path, message }| Violation { path, message };
+    let violation = |of: v1::Violation| Violation {
+        path: clip(of.path, MAX_PROGRESS_BYTES),
+        message: clip(of.message, MAX_PROGRESS_BYTES),
+    };
     CallError {
         code,
         message: clip(error.message, MAX_ERROR_BYTES),
@@ -192,7 +203,7 @@ pub(crate) fn assignment(lease: &Lease, time_left: Duration) -> v1::Assignment {
     let key = call
         .idempotency_key
         .clone()
-        .unwrap_or_else(|| format!("{}/{}", call.batch, call.id));
+        .unwrap_or_else(|| format!("{} {}", call.batch, call.id));
     v1::Assignment {
         lease_id: lease.id.0,
         batch_id: call.batch.to_string(),
