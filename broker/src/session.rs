@@ -4,7 +4,6 @@
 //! leases. Leaving it, for whatever reason, drops every lease, and a dropped lease settles itself: no call waits for a
 //! worker that is gone.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -27,6 +26,7 @@ use crate::lane::lease::{Ending, Lease};
 use crate::lane::seat::{Order, Seat, SeatKey};
 use crate::mailbox::Mailbox;
 
+mod link;
 mod outbox;
 
 use outbox::Outbox;
@@ -329,153 +329,6 @@ impl Session {
                     self.outbox
                         .push(v1::pool_frame::Frame::Cancel(v1::Cancel { lease_id: id.0 }));
                 }
-            }
-        }
-    }
-
-    fn joining(&mut self, joining: Joining) -> ControlFlow<Reason> {
-        if joining.register.instance == self.instance {
-            if self.outbound.is_some() {
-                // The worker knows best that its old stream is dead.
-                self.detach("the worker dialled again");
-            }
-            return if self.attach(joining) {
-                ControlFlow::Continue(())
-            } else {
-                ControlFlow::Break("the worker came back as one that cannot be served")
-            };
-        }
-        if self.outbound.is_some() {
-            let text = format!(
-                "register.worker_id {} is that of another live worker",
-                self.worker
-            );
-            refuse(&joining.link.outbound, Status::already_exists(text));
-            return ControlFlow::Continue(());
-        }
-        // A new process under the old name: what the old one had is lost, and it can dial in as soon as we are gone.
-        refuse(
-            &joining.link.outbound,
-            Status::unavailable("the worker's earlier life is being cleared away; dial again"),
-        );
-        ControlFlow::Break("the worker was restarted")
-    }
-
-    /// Takes the stream up. On `false` the worker has been refused, with the reason.
-    fn attach(&mut self, joining: Joining) -> bool {
-        let Joining { register, link } = joining;
-        if register.slots != self.seat.total() {
-            let text = format!(
-                "register.slots was {} and cannot change to {}",
-                self.seat.total(),
-                register.slots
-            );
-            refuse(&link.outbound, Status::invalid_argument(text));
-            return false;
-        }
-        self.tools = match self.context.catalogue.register(register.tools) {
-            Ok(tools) => tools,
-            Err(error @ crate::catalogue::Error::TooMany(_)) => {
-                refuse(
-                    &link.outbound,
-                    Status::resource_exhausted(error.to_string()),
-                );
-                return false;
-            }
-            Err(error) => {
-                refuse(
-                    &link.outbound,
-                    Status::invalid_argument(format!("register.{error}")),
-                );
-                return false;
-            }
-        };
-        self.heard = Instant::now();
-        self.worker_drains = false;
-        self.told_of_drain = false;
-        self.outbox = Outbox::default();
-        self.outbox
-            .push(v1::pool_frame::Frame::Registered(self.registered()));
-        self.reconcile(&register.running);
-        self.inbound = Some(link.inbound);
-        self.outbound = Some(link.outbound);
-        tracing::info!(
-            worker.id = %self.worker, slots = register.slots, tools = self.tools.len(), version = %register.version,
-            labels = ?register.labels, leases.adopted = self.leases.len(), "worker joined"
-        );
-        // First to the worker: `registered` must be on its way before the first assignment is.
-        self.flush();
-        for tool in &self.tools {
-            tool.lane.join(Arc::clone(&self.seat));
-        }
-        true
-    }
-
-    fn registered(&self) -> v1::Registered {
-        let config = &self.context.config;
-        v1::Registered {
-            beat_interval: Some(convert::to_wire(config.beat_interval)),
-            missed_beats: u32::try_from(config.missed_beats).unwrap_or(u32::MAX),
-            reconnect_grace: Some(convert::to_wire(config.reconnect_grace)),
-            max_result_bytes: config.max_result_bytes as u64,
-        }
-    }
-
-    /// Holds our leases against those that the worker says it has.
-    fn reconcile(&mut self, running: &[LeaseId]) {
-        for id in running {
-            match self.leases.get(id) {
-                None => self
-                    .outbox
-                    .push(v1::pool_frame::Frame::Revoked(v1::Revoked {
-                        lease_id: id.0,
-                    })),
-                Some(lease) if lease.is_fenced() => {
-                    self.outbox
-                        .push(v1::pool_frame::Frame::Cancel(v1::Cancel { lease_id: id.0 }));
-                }
-                Some(_) => {}
-            }
-        }
-        // The same process does not know of the others: their assignments never arrived, so they did not run. Unless it
-        // said itself that it ran them: then it has forgotten them, and what they did is not known.
-        let named: HashSet<LeaseId> = running.iter().copied().collect();
-        let unknown: Vec<LeaseId> = self
-            .leases
-            .keys()
-            .filter(|id| !named.contains(id))
-            .copied()
-            .collect();
-        for id in unknown {
-            if let Some(lease) = self.leases.remove(&id) {
-                let lost = lease.has_started();
-                lease.settle(if lost { Ending::Lost } else { Ending::NotSent });
-            }
-        }
-    }
-
-    /// The stream is broken. What may run elsewhere does so now; the rest waits for the worker to come back.
-    fn detach(&mut self, why: &str) {
-        tracing::warn!(worker.id = %self.worker, leases = self.leases.len(), reason = why, "worker's stream broke");
-        self.inbound = None;
-        self.outbound = None;
-        self.heard = Instant::now();
-        self.leave_lanes();
-        self.give_back_unsent();
-        for lease in self.leases.values_mut() {
-            if lease.may_run_again() {
-                // Told, not dropped: its slot is in use until the worker says otherwise.
-                lease.give_up();
-            }
-        }
-    }
-
-    /// Empties the outbox. Assignments in it never left, so their calls did not run.
-    fn give_back_unsent(&mut self) {
-        let outbox = std::mem::take(&mut self.outbox);
-        for id in outbox.unsent() {
-            if let Some(lease) = self.leases.remove(&id) {
-                lease.settle(Ending::NotSent);
             }
         }
     }

@@ -11,21 +11,24 @@ use tonic::{Status, Streaming};
 use toolpool_proto::v1;
 use toolpool_proto::v1::batch_frame::Frame;
 
-use super::{Batch, Command, Cut, Report, Rules};
-use crate::call_error::{CallError, Effect};
+use super::{Batch, Command, Cut, Rules};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::grpc::convert::{self, Open};
-use crate::grpc::{PACKET_BYTES, PACKET_FRAMES, status};
+use crate::grpc::status;
 use crate::id::BatchId;
-use crate::ingest::{self, Ingest, Input, Position, Refusal, TurnEnd};
+use crate::ingest::{self, Ingest, Input, TurnEnd};
 use crate::lane::lease::{Attempt, Call, Dispatch, Notice, Waits};
 use crate::lane::queue::BatchKey;
 use crate::lane::seat::{Order, Seat};
 use crate::lane::{Lane, Offer};
 use crate::mailbox::{Address, Mailbox, mailbox};
 use crate::registry::Place;
-use crate::schema::Invalid;
+
+mod inbound;
+mod outbound;
+#[cfg(test)]
+mod tests;
 
 /// Notices that can be under way for one call at once: the end of an old lease, the beginning and the end of a new
 /// one, and one to spare.
@@ -268,130 +271,6 @@ impl Task {
         }
     }
 
-    fn packet(&mut self, packet: v1::ExecuteRequest, now: Instant) -> Option<End> {
-        self.heard = now;
-        if packet.frames.len() > PACKET_FRAMES {
-            return Some(End::Refused(status::too_many_frames(packet.frames.len())));
-        }
-        let mut inputs = Vec::with_capacity(packet.frames.len());
-        for frame in packet.frames {
-            match convert::agent_frame(frame) {
-                Ok(input) => inputs.push(input),
-                Err(malformed) => return Some(End::Refused(status::malformed(&malformed))),
-            }
-        }
-        self.take_in(inputs)
-    }
-
-    fn take_in(&mut self, inputs: Vec<Input>) -> Option<End> {
-        let now = Instant::now();
-        let mut events = Vec::with_capacity(inputs.len());
-        let mut breach = None;
-        for input in inputs {
-            if let Err(error) = self.ingest.apply(input, &mut |event| events.push(event)) {
-                breach = Some(End::Refused(status::breach(&error)));
-                break;
-            }
-        }
-        for event in events {
-            self.ingested(event, now);
-        }
-        breach
-    }
-
-    fn seal(&mut self) {
-        let now = Instant::now();
-        let mut sealed = None;
-        self.ingest
-            .seal(TurnEnd::Complete, &mut |event| sealed = Some(event));
-        if let Some(event) = sealed {
-            self.ingested(event, now);
-        }
-    }
-
-    fn ingested(&mut self, event: ingest::Event, now: Instant) {
-        match event {
-            ingest::Event::Began(header) => {
-                self.batch.began(header, now);
-                self.routes.push(None);
-            }
-            ingest::Event::Duplicate(header) => {
-                self.batch.duplicate(header);
-                self.routes.push(None);
-            }
-            ingest::Event::Complete(position, call) => self.complete(position, call, now),
-            ingest::Event::Refused(position, refusal) => {
-                let Some(tool) = self.batch.tool_of(position) else {
-                    return;
-                };
-                let error = match refusal {
-                    Refusal::ArgumentsTooLarge => {
-                        CallError::arguments_too_large(tool, self.config.max_arguments_bytes)
-                    }
-                    Refusal::BatchTooLarge => {
-                        CallError::batch_too_large(self.config.max_batch_bytes)
-                    }
-                    Refusal::TooManyCalls => {
-                        CallError::too_many_calls(self.config.max_calls_per_batch)
-                    }
-                };
-                self.batch.refuse(position, false, error, now);
-            }
-            ingest::Event::Sealed(end, unfinished) => {
-                self.batch
-                    .seal(end, &unfinished, "the turn ended before its block did", now);
-            }
-        }
-    }
-
-    /// A block has stopped: is it a call of a known tool with valid arguments?
-    fn complete(&mut self, position: Position, call: ingest::CompleteCall, now: Instant) {
-        let Some(name) = self.batch.tool_of(position) else {
-            return;
-        };
-        let Some(tool) = self.catalogue.find(name) else {
-            let suggest = self.suggestions > 0;
-            let error = self.catalogue.why_unknown(name, suggest);
-            self.suggestions = self.suggestions.saturating_sub(1);
-            return self.batch.refuse(position, true, error, now);
-        };
-        let revision = tool.revision();
-        let (arguments, idempotency_key) = call.into_parts();
-        if let Err(invalid) = revision.schema.check(&arguments) {
-            let error = match invalid {
-                Invalid::Undecided(why) => {
-                    let incident = format!("{}/{position}", self.id);
-                    tracing::error!(batch.id = %self.id, tool = name, incident, why, "arguments could not be checked");
-                    CallError::internal(&incident, Effect::NotStarted)
-                }
-                invalid => CallError::invalid_arguments(name, invalid),
-            };
-            self.batch.known(position, Arc::clone(&revision.policy));
-            return self.batch.refuse(position, true, error, now);
-        }
-        let Some(id) = self.batch.id_of(position) else {
-            return;
-        };
-        let call = Arc::new(Call {
-            position,
-            batch: self.id.clone(),
-            batch_key: self.key,
-            id: id.clone(),
-            tool: Arc::clone(tool.lane.tool()),
-            arguments,
-            idempotency_key,
-            policy: Arc::clone(&revision.policy),
-            notices: self.notices.clone(),
-        });
-        self.routes[position] = Some(Route {
-            lane: Arc::clone(&tool.lane),
-            call,
-            seat: None,
-        });
-        self.batch
-            .complete(position, Arc::clone(&revision.policy), now);
-    }
-
     fn agent_gone(&mut self, now: Instant) {
         if self.finish_on_disconnect {
             self.ingest.seal(TurnEnd::Truncated, &mut |_| ());
@@ -489,14 +368,6 @@ impl Task {
         self.tell();
     }
 
-    /// Sends the progress that has come together; a reader that does not keep up misses it.
-    fn tell(&mut self) {
-        if !self.progress.is_empty() {
-            let frames = std::mem::take(&mut self.progress);
-            let _ = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
-        }
-    }
-
     fn silence_due(&self) -> Option<Instant> {
         self.ingest
             .in_mid_block()
@@ -515,63 +386,6 @@ impl Task {
             timer.reset(due);
         }
     }
-
-    async fn deliver(self, end: End) {
-        let Self {
-            id,
-            batch,
-            out,
-            accepted_at,
-            config,
-            ..
-        } = self;
-        let report = batch.into_report(Instant::now());
-        tracing::debug!(
-            batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
-            "batch finished"
-        );
-        let packets = match end {
-            End::Unread => return,
-            End::Refused(status) => vec![Err(status)],
-            End::Finished => packets(&id, accepted_at, report),
-        };
-        for packet in packets {
-            // Each packet has its time: a reader that is slow, but reads, gets everything.
-            match tokio::time::timeout(config.delivery_timeout, out.send(packet)).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
-                Err(_) => {
-                    tracing::warn!(batch.id = %id, "the agent does not read its finished batch; given up");
-                    return;
-                }
-            }
-        }
-    }
-}
-
-/// All results and the last frame, in packets of a size that every client takes unless one result alone is larger.
-fn packets(
-    id: &BatchId,
-    accepted_at: SystemTime,
-    report: Report,
-) -> Vec<Result<v1::ExecuteResponse, Status>> {
-    let finished = convert::finished(id, accepted_at, &report);
-    let mut packets = Vec::with_capacity(1);
-    let mut frames = Vec::with_capacity(report.calls.len() + 1);
-    let mut bytes = 0;
-    for call in report.calls {
-        let size = call.about_bytes();
-        if bytes > 0 && bytes + size > PACKET_BYTES {
-            let frames = std::mem::take(&mut frames);
-            packets.push(Ok(v1::ExecuteResponse { frames }));
-            bytes = 0;
-        }
-        bytes += size;
-        frames.push(convert::batch_frame(Frame::Result(convert::result(call))));
-    }
-    frames.push(convert::batch_frame(Frame::Finished(finished)));
-    packets.push(Ok(v1::ExecuteResponse { frames }));
-    packets
 }
 
 async fn next_packet(inbound: &mut Inbound) -> Result<Option<v1::ExecuteRequest>, Status> {
@@ -580,6 +394,3 @@ async fn next_packet(inbound: &mut Inbound) -> Result<Option<v1::ExecuteRequest>
         Inbound::Nothing => std::future::pending().await,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::call_error::Effect;
+use crate::lane::Cause;
+use crate::lane::lease::{Ending, Refusal};
 use crate::policy::{Effects, PolicyPatch};
 use toolpool_proto::v1;
 
 const LISTS: u64 = 10_000;
 const EVENTS: usize = 60;
-const ACTIVE: &str = "a batch offers no more calls than its fan-out lets it";
 
 /// What became of a call, as its lane and its workers saw it.
 #[derive(Debug, Default)]
@@ -164,7 +165,10 @@ impl World {
                 .iter()
                 .filter(|seen| seen.lease.is_some() || seen.queued.is_some())
                 .count();
-            assert!(active <= self.rules.max_parallel, "{ACTIVE}");
+            assert!(
+                active <= self.rules.max_parallel,
+                "a batch offers no more calls than its fan-out lets it"
+            );
         }
     }
 

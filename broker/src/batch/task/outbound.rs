@@ -1,0 +1,80 @@
+//! What the agent is told: progress while it keeps up, and the finished batch.
+
+use std::time::SystemTime;
+
+use tokio::time::Instant;
+use tonic::Status;
+use toolpool_proto::v1;
+use toolpool_proto::v1::batch_frame::Frame;
+
+use super::{End, Task};
+use crate::batch::Report;
+use crate::grpc::{PACKET_BYTES, convert};
+use crate::id::BatchId;
+
+impl Task {
+    /// Sends the progress that has come together; a reader that does not keep up misses it.
+    pub(super) fn tell(&mut self) {
+        if !self.progress.is_empty() {
+            let frames = std::mem::take(&mut self.progress);
+            let _ = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
+        }
+    }
+
+    pub(super) async fn deliver(self, end: End) {
+        let Self {
+            id,
+            batch,
+            out,
+            accepted_at,
+            config,
+            ..
+        } = self;
+        let report = batch.into_report(Instant::now());
+        tracing::debug!(
+            batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
+            "batch finished"
+        );
+        let packets = match end {
+            End::Unread => return,
+            End::Refused(status) => vec![Err(status)],
+            End::Finished => packets(&id, accepted_at, report),
+        };
+        for packet in packets {
+            // Each packet has its time: a reader that is slow, but reads, gets everything.
+            match tokio::time::timeout(config.delivery_timeout, out.send(packet)).await {
+                Ok(Ok(())) => {}
+                Ok(Err(_)) => return,
+                Err(_) => {
+                    tracing::warn!(batch.id = %id, "the agent does not read its finished batch; given up");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// All results and the last frame, in packets of a size that every client takes unless one result alone is larger.
+fn packets(
+    id: &BatchId,
+    accepted_at: SystemTime,
+    report: Report,
+) -> Vec<Result<v1::ExecuteResponse, Status>> {
+    let finished = convert::finished(id, accepted_at, &report);
+    let mut packets = Vec::with_capacity(1);
+    let mut frames = Vec::with_capacity(report.calls.len() + 1);
+    let mut bytes = 0;
+    for call in report.calls {
+        let size = call.about_bytes();
+        if bytes > 0 && bytes + size > PACKET_BYTES {
+            let frames = std::mem::take(&mut frames);
+            packets.push(Ok(v1::ExecuteResponse { frames }));
+            bytes = 0;
+        }
+        bytes += size;
+        frames.push(convert::batch_frame(Frame::Result(convert::result(call))));
+    }
+    frames.push(convert::batch_frame(Frame::Finished(finished)));
+    packets.push(Ok(v1::ExecuteResponse { frames }));
+    packets
+}
