@@ -1,7 +1,7 @@
 //! Whole processes for tests: a broker on a port of its own, workers, commands. Every guard ends the process that it
 //! started, and no other.
 
-#![allow(dead_code, reason = "no test file uses all of it")]
+#![expect(dead_code, reason = "no test file uses all of it")]
 #![expect(clippy::expect_used, reason = "tests may fail loudly")]
 
 pub(crate) mod workshop;

@@ -1,6 +1,6 @@
 //! A broker that does what the test tells it, over connections in memory that the test can cut.
 
-#![allow(dead_code, reason = "no test file uses all of it")]
+#![expect(dead_code, reason = "no test file uses all of it")]
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
