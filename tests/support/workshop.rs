@@ -10,7 +10,7 @@ use super::{eventually, is_group_alive};
 
 /// Notes the run, waits while it is held back, and says which attempt it was. Without its folder nothing is held.
 const WORK: &str = r#"
-echo "$TOOLPOOL_CALL_ID $TOOLPOOL_ATTEMPT $TOOLPOOL_IDEMPOTENCY_KEY $$" >> runs
+echo "$TOOLPOOL_CALL_ID $TOOLPOOL_ATTEMPT $$ $TOOLPOOL_IDEMPOTENCY_KEY" >> runs
 while [ -e "hold.$TOOLPOOL_CALL_ID.$TOOLPOOL_ATTEMPT" ]; do sleep 0.05; done
 echo "attempt $TOOLPOOL_ATTEMPT"
 "#;
@@ -134,11 +134,12 @@ fn hold(call: &str, attempt: u32) -> String {
 }
 
 fn run(line: &str) -> Option<Run> {
-    let mut fields = line.strip_suffix('\n')?.split(' ');
+    // The key comes last: it may have spaces of its own.
+    let mut fields = line.strip_suffix('\n')?.splitn(4, ' ');
     Some(Run {
         call: fields.next()?.to_owned(),
         attempt: fields.next()?.parse().ok()?,
-        idempotency_key: fields.next()?.to_owned(),
         group: Pid::from_raw(fields.next()?.parse().ok()?)?,
+        idempotency_key: fields.next()?.to_owned(),
     })
 }
