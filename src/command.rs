@@ -7,6 +7,7 @@ mod replay;
 mod tools;
 mod worker;
 
+use std::io::Read;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -94,4 +95,15 @@ fn on_one_thread(command: impl Future<Output = Result<ExitCode>>) -> Result<Exit
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(command)
+}
+
+/// The most that is read of one file or of stdin: the largest arguments that a broker can be set to take.
+const MOST_READ: u64 = 256 << 20;
+
+/// Reads all there is; something without an end is an error instead of all the memory.
+fn read_bounded(from: impl Read) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    from.take(MOST_READ + 1).read_to_end(&mut bytes)?;
+    anyhow::ensure!(bytes.len() as u64 <= MOST_READ, "it is larger than 256 MiB");
+    Ok(bytes)
 }

@@ -61,6 +61,8 @@ const MESSAGE_BYTES: usize = 4 << 20;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to close once everything on them has ended.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
+/// Streams of a connection beside its batches: listings, and workers that share it.
+const OTHER_STREAMS: usize = 20_000;
 /// Probes connections whose other end may have vanished without a word; streams of workers have beats besides.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 
@@ -97,7 +99,9 @@ where
         }
         accepted
     });
-    let streams = u32::try_from(broker.config.max_open_batches).unwrap_or(u32::MAX);
+    // A connection may have as many streams as there may be batches, and its other calls besides.
+    let streams = broker.config.max_open_batches.saturating_add(OTHER_STREAMS);
+    let streams = u32::try_from(streams).unwrap_or(u32::MAX);
     let serve = Server::builder()
         .max_concurrent_streams(streams)
         .http2_keepalive_interval(Some(KEEPALIVE))

@@ -1,6 +1,5 @@
 //! `toolpool call`: a batch from the prompt.
 
-use std::io::Read;
 use std::num::NonZeroU32;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -9,7 +8,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use toolpool_client::{BatchOptions, Call as ClientCall, Error, FinishedBatch};
 
-use super::{BrokerAddress, parse_duration};
+use super::{BrokerAddress, parse_duration, read_bounded};
 use crate::output::{Output, json};
 use crate::turn::{Pace, Turn, Watch, play};
 
@@ -108,15 +107,13 @@ pub(super) fn explain(broker: &BrokerAddress, error: anyhow::Error) -> anyhow::E
 
 fn read_arguments(given: &str) -> Result<Vec<u8>> {
     if given == "-" {
-        let mut arguments = Vec::new();
-        let read = std::io::stdin().read_to_end(&mut arguments);
-        read.context("cannot read the arguments from stdin")?;
-        return Ok(arguments);
+        return read_bounded(std::io::stdin()).context("cannot read the arguments from stdin");
     }
     match given.strip_prefix('@') {
-        Some(path) => {
-            std::fs::read(path).with_context(|| format!("cannot read the arguments from {path}"))
-        }
+        Some(path) => std::fs::File::open(path)
+            .map_err(anyhow::Error::from)
+            .and_then(read_bounded)
+            .with_context(|| format!("cannot read the arguments from {path}")),
         None => Ok(given.as_bytes().to_owned()),
     }
 }

@@ -7,8 +7,8 @@ use anyhow::{Context, Result};
 use clap::Args;
 use toolpool_client::BatchOptions;
 
-use super::BrokerAddress;
 use super::call::{exit_code, explain};
+use super::{BrokerAddress, read_bounded};
 use crate::output::{Output, json};
 use crate::turn::{Pace, Turn, Watch, play};
 
@@ -35,8 +35,11 @@ pub(crate) struct Replay {
 impl Replay {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let path = self.file.display();
-        let text =
-            std::fs::read_to_string(&self.file).with_context(|| format!("cannot read {path}"))?;
+        let text = std::fs::File::open(&self.file)
+            .map_err(anyhow::Error::from)
+            .and_then(read_bounded)
+            .and_then(|bytes| Ok(String::from_utf8(bytes)?))
+            .with_context(|| format!("cannot read {path}"))?;
         let turn = Turn::parse(&text).with_context(|| format!("{path} is not a recorded turn"))?;
 
         let client = self.broker.connect().await?;
