@@ -69,7 +69,8 @@ mod tests {
     fn this_process_has_memory_and_time() {
         let pid = std::process::id();
         super::cpu(pid).unwrap();
-        let peak = super::peak_memory(pid).unwrap();
-        assert!(super::resident_memory(pid).unwrap() <= peak);
+        // No comparison of the two: the kernel sums them up at different moments.
+        assert!(super::peak_memory(pid).unwrap() > 0);
+        assert!(super::resident_memory(pid).unwrap() > 0);
     }
 }

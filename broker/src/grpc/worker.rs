@@ -39,7 +39,8 @@ impl WorkerPoolService for WorkerPool {
             .await
             .map_err(|_| {
                 Status::deadline_exceeded(format!("no register frame came within {FIRST_FRAME:?}"))
-            })??
+            })?
+            .map_err(|error| status::unreadable(&error).unwrap_or(error))?
             .ok_or_else(|| {
                 Status::invalid_argument("the stream ended before its register frame")
             })?;
