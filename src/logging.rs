@@ -15,6 +15,8 @@ pub(crate) fn start(filter: Option<&str>, is_service: bool) -> Result<()> {
     })?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // A log that cannot be written must not end the task that wanted to write: the fallback would panic.
+        .log_internal_errors(false)
         .with_writer(io::stderr);
     if io::stderr().is_terminal() {
         log.with_target(false).init();

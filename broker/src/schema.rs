@@ -9,6 +9,8 @@ mod budget;
 
 /// The largest schema that a tool may register, in bytes.
 pub(crate) const MAX_SCHEMA_BYTES: usize = 256 * 1024;
+/// The largest compiled pattern: what it costs to match is about this times the text.
+const MAX_PATTERN_BYTES: usize = 1 << 20;
 /// Violations listed for one call; a model fixes no more than these at once.
 const MAX_VIOLATIONS: usize = 64;
 /// Bytes of one violation's path and of its message: both quote the arguments, which may be large.
@@ -67,7 +69,7 @@ impl Schema {
         budget::count_references(&mut schema);
         let validator = jsonschema::options()
             .offline()
-            .with_pattern_options(PatternOptions::regex())
+            .with_pattern_options(PatternOptions::regex().size_limit(MAX_PATTERN_BYTES))
             .with_keyword(budget::KEYWORD, |_, _, _| Ok(Box::new(budget::Step)))
             .build(&schema)
             .map_err(|error| Error::NotSchema(clip(error.to_string())))?;
@@ -88,23 +90,17 @@ impl Schema {
         let Some(validator) = &self.0 else {
             return Ok(());
         };
-        budget::renew();
         // A defect of the validator, or a check without end, must cost this call only. It holds no state that an unwind
         // could leave half changed.
-        let violations = catch_unwind(AssertUnwindSafe(|| {
-            if validator.is_valid(&value) {
-                Vec::new()
-            } else {
-                violations(validator, &value)
-            }
-        }));
-        match violations {
-            Ok(violations) if violations.is_empty() => Ok(()),
-            Ok(violations) => Err(Invalid::Violations(violations)),
-            Err(panic) if panic.is::<budget::Spent>() => {
-                Err(Invalid::Undecided("too many steps through references"))
-            }
-            Err(_) => Err(Invalid::Undecided("the validator panicked")),
+        match guarded(budget::STEPS_TO_CHECK, || validator.is_valid(&value)) {
+            Ok(true) => Ok(()),
+            // To list what is wrong can take far more steps than to see that something is: each alternative of each
+            // level has its own complaint.
+            Ok(false) => Err(Invalid::Violations(
+                guarded(budget::STEPS_TO_LIST, || violations(validator, &value))
+                    .unwrap_or_else(|_| vec![unlisted()]),
+            )),
+            Err(why) => Err(Invalid::Undecided(why)),
         }
     }
 
@@ -123,6 +119,25 @@ impl Schema {
         }
         let options = jsonschema::options().with_keyword("defect", |_, _, _| Ok(Box::new(Defect)));
         Self(options.build(&serde_json::json!({"defect": true})).ok())
+    }
+}
+
+/// Runs a step of a check within its budget; says why it broke off.
+fn guarded<T>(steps: u32, step: impl FnOnce() -> T) -> Result<T, &'static str> {
+    budget::renew(steps);
+    catch_unwind(AssertUnwindSafe(step)).map_err(|panic| {
+        if panic.is::<budget::Spent>() {
+            "too many steps through references"
+        } else {
+            "the validator panicked"
+        }
+    })
+}
+
+fn unlisted() -> Violation {
+    Violation {
+        path: String::new(),
+        message: "the arguments do not satisfy the schema; what is wrong is nested too deeply to be listed".to_owned(),
     }
 }
 
@@ -280,6 +295,23 @@ mod tests {
             outcome,
             Err(Invalid::Undecided("too many steps through references"))
         );
+    }
+
+    #[test]
+    fn what_is_wrong_deep_inside_alternatives_costs_no_memory() {
+        let schema = compile(
+            r##"{"type":"object","properties":{"expr":{"$ref":"#/$defs/e"}},"$defs":{"e":{"anyOf":[
+                {"type":"object","required":["kind","arg"],"properties":{"arg":{"$ref":"#/$defs/e"},"kind":{"const":"neg"}}},
+                {"type":"object","required":["kind","arg"],"properties":{"arg":{"$ref":"#/$defs/e"},"kind":{"const":"abs"}}},
+                {"type":"number"}]}}}"##,
+        );
+        let nested = |depth: usize, leaf: &str| {
+            let open = r#"{"kind":"neg","arg":"#.repeat(depth);
+            format!(r#"{{"expr":{open}{leaf}{}}}"#, "}".repeat(depth))
+        };
+        assert_eq!(schema.check(nested(60, "1").as_bytes()), Ok(()));
+        assert_eq!(paths(&schema, &nested(3, "\"x\"")), ["/expr"]);
+        assert_eq!(paths(&schema, &nested(60, "\"x\"")), [""]);
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(crate) struct Broker {
     /// A TOML file of settings, and of policies in tables such as `[tools.search]`
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the settings that would hold, as a file, and end
+    /// Print the settings that would hold, as a file (without the `[tools.NAME]` policies), and end
     #[arg(long)]
     print_config: bool,
     /// End when stdin does

@@ -40,7 +40,9 @@ pub(crate) struct Call {
 
 impl Call {
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let turn = Turn::of_calls(self.read_calls()?);
+        let calls = self.read_calls()?;
+        let asked = calls.len();
+        let turn = Turn::of_calls(calls);
         let mut options = BatchOptions::default();
         if let Some(deadline) = self.deadline {
             options = options.deadline(deadline);
@@ -62,6 +64,11 @@ impl Call {
         } else {
             output.batch(&batch, self.full)?;
         }
+        let taken = batch.results().len();
+        ensure!(
+            taken == asked,
+            "the batch was over when {taken} of {asked} calls had been taken; the others were not run: give it more time"
+        );
         Ok(exit_code(&batch))
     }
 

@@ -266,6 +266,7 @@ impl Session {
             debug!(error = error as &dyn std::error::Error, "still no broker");
         } else {
             warn!(
+                endpoint = %self.settings.endpoint.uri(),
                 error = error as &dyn std::error::Error,
                 "waiting for the broker"
             );

@@ -11,12 +11,14 @@ use jsonschema::{Keyword, ValidationError};
 use serde_json::{Value, json};
 
 /// Steps through references that one check may take: far more than honest arguments need, and done in milliseconds.
-const STEPS: u32 = 100_000;
+pub(super) const STEPS_TO_CHECK: u32 = 100_000;
+/// And to list what is wrong, where each step may leave a complaint that quotes the arguments.
+pub(super) const STEPS_TO_LIST: u32 = 2_000;
 /// The keyword that counts; no schema of a tool means anything by it.
 pub(super) const KEYWORD: &str = "toolpool:step";
 
 thread_local! {
-    static LEFT: Cell<u32> = const { Cell::new(STEPS) };
+    static LEFT: Cell<u32> = const { Cell::new(0) };
 }
 
 /// A check that took too many steps; carried by an unwind.
@@ -37,9 +39,9 @@ impl<'i> Keyword<'i> for Step {
     }
 }
 
-/// A check begins.
-pub(super) fn renew() {
-    LEFT.set(STEPS);
+/// A check begins, which may take so many steps.
+pub(super) fn renew(steps: u32) {
+    LEFT.set(steps);
 }
 
 fn take() {

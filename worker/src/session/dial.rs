@@ -73,8 +73,8 @@ impl Connector {
 pub(super) enum Error {
     #[error("the broker cannot be reached")]
     Connect(#[source] tonic::transport::Error),
-    #[error("the broker refused the stream")]
-    Refused(#[source] Box<Status>),
+    #[error("the broker refused the stream: {}", .0.message())]
+    Refused(Box<Status>),
     #[error("the broker broke the protocol: {0}")]
     Protocol(&'static str),
     #[error("the broker cannot be reached within {CONNECT_TIMEOUT:?}")]

@@ -46,6 +46,9 @@ pub(crate) fn open(open: v1::Open) -> Result<Open, Malformed> {
         .deadline
         .map(|time| duration("open.deadline", time))
         .transpose()?;
+    if deadline.is_some_and(|time| time.is_zero()) {
+        return malformed("open.deadline is 0; permitted is more than that, or leave it out");
+    }
     Ok(Open {
         batch,
         deadline,
