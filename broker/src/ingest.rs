@@ -10,6 +10,11 @@ use rustc_hash::FxHashMap;
 
 use crate::id::CallId;
 
+pub(crate) mod dialect;
+mod framing;
+
+use dialect::Void;
+
 /// A call's place in the model's order.
 pub(crate) type Position = usize;
 
@@ -26,6 +31,10 @@ pub(crate) enum Input {
     Delta { index: u32, fragment: Bytes },
     /// It is complete.
     Stop { index: u32 },
+    /// Its text is a closed object, though its own end has not come: enough to start what is read only.
+    Early { index: u32 },
+    /// It is no call, not even if it was complete already. For blocks that were begun under their position.
+    Void { index: u32, why: Void },
     /// A block in one piece.
     Whole {
         header: Header,
@@ -63,8 +72,12 @@ pub(crate) enum Event {
     Began(Header),
     /// A block whose id was taken; it has a position, but nothing more will be heard of it.
     Duplicate(Header),
+    /// What the block at this position has so far will be its arguments, if nothing follows.
+    Early(Position, CompleteCall),
     /// The call at this position has all its arguments.
     Complete(Position, CompleteCall),
+    /// The block at this position is no call, and if it was one it is called off.
+    Void(Position, Void),
     /// The block at this position will never become a call.
     Refused(Position, Refusal),
     /// The turn is over; blocks that had not stopped.
@@ -196,6 +209,15 @@ impl Text {
         }
     }
 
+    /// A copy of what is there.
+    fn so_far(&self) -> Bytes {
+        match self {
+            Self::Empty => Bytes::new(),
+            Self::One(bytes) => bytes.clone(),
+            Self::Joined(bytes) => Bytes::copy_from_slice(bytes),
+        }
+    }
+
     /// Empty text, white space and `null` are what models and SDKs send for "no arguments".
     fn finish(self) -> Bytes {
         let text = match self {
@@ -288,6 +310,21 @@ impl Ingest {
                     ));
                 }
             },
+            Input::Early { index } => {
+                if let Some(Block::Filling { position, text, .. }) = self.open.get_mut(&index) {
+                    let call = CompleteCall {
+                        arguments: text.so_far(),
+                        idempotency_key: None,
+                    };
+                    emit(Event::Early(*position, call));
+                }
+            }
+            Input::Void { index, why } => {
+                if let Some(Block::Filling { text, .. }) = self.open.remove(&index) {
+                    self.bytes -= text.len();
+                }
+                emit(Event::Void(index as Position, why));
+            }
             Input::Whole {
                 header,
                 idempotency_key,

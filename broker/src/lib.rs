@@ -30,6 +30,7 @@ mod batch;
 mod call_error;
 mod catalogue;
 pub mod config;
+pub mod decode;
 mod drain;
 mod grpc;
 mod id;

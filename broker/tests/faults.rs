@@ -290,6 +290,7 @@ async fn the_catalogue_comes_in_pages() {
         let request = v1::ListToolsRequest {
             page_size: 10,
             page_token,
+            ..Default::default()
         };
         let mut client = broker.client().await;
         let page = soon(client.list_tools(request)).await.unwrap().into_inner();

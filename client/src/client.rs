@@ -108,6 +108,7 @@ impl Client {
             let request = v1::ListToolsRequest {
                 page_size: 0,
                 page_token: page_token.clone(),
+                ..v1::ListToolsRequest::default()
             };
             let list = |_| async {
                 let answer = self.stub.clone().list_tools(request.clone()).await;

@@ -124,6 +124,7 @@ impl BatchOptions {
                 action.into()
             }),
             progress: self.progress,
+            ..v1::Open::default()
         }
     }
 }

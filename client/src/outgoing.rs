@@ -69,6 +69,7 @@ fn payload(frame: &Frame) -> usize {
     match frame {
         Frame::BlockDelta(delta) => delta.fragment.len(),
         Frame::Call(call) => call.arguments.len(),
+        Frame::ProviderData(bytes) | Frame::ProviderEvent(bytes) => bytes.len(),
         Frame::Open(_) | Frame::BlockStart(_) | Frame::BlockStop(_) | Frame::Seal(_) => 0,
     }
 }

@@ -149,6 +149,7 @@ impl Turn {
         match frame {
             Frame::Open(open) => out.push(batch(batch_frame::Frame::Accepted(Accepted {
                 batch_id: open.batch_id.unwrap_or_default(),
+                ..Accepted::default()
             }))),
             Frame::BlockStart(start) => self.blocks.push((
                 start.index,

@@ -173,6 +173,7 @@ impl Task {
     pub(crate) async fn run(mut self, first: Vec<Input>, mut inbound: Inbound) {
         let accepted = v1::Accepted {
             batch_id: self.id.to_string(),
+            dialect: None,
         };
         self.progress
             .push(convert::batch_frame(Frame::Accepted(accepted)));

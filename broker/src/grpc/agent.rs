@@ -154,6 +154,7 @@ impl BrokerService for Agents {
         let v1::ListToolsRequest {
             page_size,
             page_token,
+            ..
         } = request.into_inner();
         let most = if page_size == 0 {
             usize::MAX
@@ -185,6 +186,7 @@ impl BrokerService for Agents {
         Ok(Response::new(v1::ListToolsResponse {
             tools,
             next_page_token,
+            ..v1::ListToolsResponse::default()
         }))
     }
 }

@@ -170,7 +170,10 @@ impl Turn {
         let taken = self.answer_with_nothing();
         let batch_id = "b-1".to_owned();
         taken
-            .send([Frame::Accepted(v1::Accepted { batch_id })])
+            .send([Frame::Accepted(v1::Accepted {
+                batch_id,
+                dialect: None,
+            })])
             .await;
         taken
     }
@@ -265,6 +268,7 @@ pub(crate) fn result(id: &str, position: u32) -> Frame {
             ended: Some(prost_types::Duration::default()),
             ..v1::TimeLedger::default()
         }),
+        ..v1::CallResult::default()
     })
 }
 
@@ -277,7 +281,7 @@ pub(crate) fn finished(calls: u32) -> Frame {
         accepted_at: Some(prost_types::Timestamp::default()),
         elapsed: Some(prost_types::Duration::default()),
         summed_run: Some(prost_types::Duration::default()),
-        duplicates: Vec::new(),
+        ..v1::Finished::default()
     })
 }
 
@@ -305,6 +309,7 @@ pub(crate) fn page<const N: usize>(names: [&str; N], next: &str) -> v1::ListTool
     v1::ListToolsResponse {
         tools: names.map(entry).into(),
         next_page_token: next.to_owned(),
+        ..v1::ListToolsResponse::default()
     }
 }
 

@@ -65,6 +65,7 @@ impl Task {
                 self.routes.push(None);
             }
             ingest::Event::Complete(position, call) => self.complete(position, call, now),
+            ingest::Event::Early(..) | ingest::Event::Void(..) => {}
             ingest::Event::Refused(position, refusal) => {
                 let Some(tool) = self.batch.tool_of(position) else {
                     return;

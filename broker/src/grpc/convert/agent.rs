@@ -82,6 +82,9 @@ pub(crate) fn agent_frame(frame: v1::AgentFrame) -> Result<Input, Malformed> {
         Some(Frame::BlockStop(stop)) => Input::Stop { index: stop.index },
         Some(Frame::Call(whole)) => call(whole)?,
         Some(Frame::Seal(end)) => Input::Seal(seal(end)?),
+        Some(Frame::ProviderData(_) | Frame::ProviderEvent(_)) => {
+            return malformed("provider_data came without open.dialect");
+        }
     })
 }
 

@@ -51,6 +51,7 @@ pub(crate) fn finished(
         elapsed: Some(to_wire(report.elapsed)),
         summed_run: Some(to_wire(report.summed_run())),
         duplicates: report.duplicates.iter().map(duplicate).collect(),
+        turn: None,
     }
 }
 
@@ -74,6 +75,8 @@ pub(crate) fn result(report: CallReport) -> v1::CallResult {
         position: u32::try_from(report.position).unwrap_or(u32::MAX),
         ending: Some(ending),
         ledger: Some(ledger(report.ledger)),
+        provider_id: None,
+        thought_signature: None,
     }
 }
 
@@ -96,6 +99,7 @@ fn ledger(ledger: Ledger) -> v1::TimeLedger {
         ended: Some(to_wire(ledger.ended)),
         attempts: ledger.attempts,
         worker_id: ledger.worker.map(|worker| worker.to_string()),
+        started_early: None,
     }
 }
 

@@ -1,0 +1,197 @@
+//! Providers' streams in, the steps of a turn out. Plain code: no I/O, no clock.
+//!
+//! ```text
+//! bytes ─▶ framing ─▶ event ─▶ one dialect's decoder ─▶ calls ─▶ inputs of `ingest`
+//! ```
+//!
+//! A decoder reads its provider's events and tells [`Calls`] what they mean; it knows nothing of framings, limits or
+//! the broker's ids. [`ProviderTurn`] puts the three together, and finds out by itself what a stream is if it was not
+//! told. Rules that hold for every format:
+//!
+//! - events, fields and types that are not known are passed over: providers add them all the time;
+//! - fragments are joined as text, and nothing is ever repaired;
+//! - a block is complete when its dialect's own marker says so, and for no other reason;
+//! - a turn that ends without its dialect's marker, or with a reason that is not known to be a good one, is truncated.
+
+mod anthropic;
+mod bedrock;
+mod calls;
+mod closed;
+mod cohere;
+mod detect;
+mod gemini;
+mod json;
+mod ollama;
+mod openai_chat;
+mod openai_responses;
+mod vercel_ui;
+
+use super::framing::{Event, Framing};
+use super::{Input, TurnEnd};
+
+pub use calls::Owner;
+pub(crate) use calls::{Answered, Kind, Limits, NotOurs, Turn, Void};
+
+use calls::Calls;
+
+/// A provider's format.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// Anthropic Messages, also over Vertex AI and as framed by Bedrock's `InvokeModelWithResponseStream`.
+    Anthropic,
+    /// OpenAI Chat Completions, and the servers that speak it.
+    OpenAiChat,
+    /// OpenAI Responses.
+    OpenAiResponses,
+    /// Gemini `streamGenerateContent`.
+    Gemini,
+    /// Amazon Bedrock `ConverseStream`.
+    Bedrock,
+    /// Cohere v2 chat.
+    Cohere,
+    /// Ollama `/api/chat`.
+    Ollama,
+    /// The UI message stream of the Vercel AI SDK.
+    VercelUi,
+}
+
+/// What one dialect makes of its provider's events.
+///
+/// An error says that the event could not be read; it has then changed nothing.
+trait Decode: std::fmt::Debug + Send {
+    fn event(&mut self, event: Event<'_>, calls: &mut Calls) -> Result<(), serde_json::Error>;
+
+    /// The stream is at its end, and the turn has not ended yet.
+    fn finish(&mut self, calls: &mut Calls);
+}
+
+impl Dialect {
+    fn decoder(self) -> Box<dyn Decode> {
+        match self {
+            Self::Anthropic => Box::new(anthropic::Anthropic::default()),
+            Self::OpenAiChat => Box::new(openai_chat::OpenAiChat::default()),
+            Self::OpenAiResponses => Box::new(openai_responses::OpenAiResponses::default()),
+            Self::Gemini => Box::new(gemini::Gemini::default()),
+            Self::Bedrock => Box::new(bedrock::Bedrock::default()),
+            Self::Cohere => Box::new(cohere::Cohere::default()),
+            Self::Ollama => Box::new(ollama::Ollama::default()),
+            Self::VercelUi => Box::new(vercel_ui::VercelUi::default()),
+        }
+    }
+}
+
+/// One turn of a model as its provider streams it.
+#[derive(Debug)]
+pub(crate) struct ProviderTurn {
+    framing: Framing,
+    decoding: Decoding,
+    calls: Calls,
+}
+
+#[derive(Debug)]
+enum Decoding {
+    /// The first event that says so decides.
+    Auto,
+    As(Dialect, Box<dyn Decode>),
+}
+
+/// Marks the end of Chat, Cohere and other streams; it is no JSON.
+const DONE: &[u8] = b"[DONE]";
+
+impl ProviderTurn {
+    /// A turn of which nothing has come yet. `dialect` is `None` where the first event is to decide; `local_tools` are
+    /// those that the agent runs itself; ids that are missing are made from `seed`.
+    pub(crate) fn new(
+        dialect: Option<Dialect>,
+        local_tools: Vec<String>,
+        limits: Limits,
+        seed: u64,
+    ) -> Self {
+        Self {
+            framing: Framing::new(limits.event_bytes),
+            decoding: dialect.map_or(Decoding::Auto, |dialect| {
+                Decoding::As(dialect, dialect.decoder())
+            }),
+            calls: Calls::new(local_tools, limits, seed),
+        }
+    }
+
+    /// What the stream is, if that is known.
+    pub(crate) fn dialect(&self) -> Option<Dialect> {
+        match &self.decoding {
+            Decoding::Auto => None,
+            Decoding::As(dialect, _) => Some(*dialect),
+        }
+    }
+
+    /// Takes the next bytes of the stream, cut anywhere.
+    pub(crate) fn bytes(&mut self, bytes: &[u8], inputs: &mut Vec<Input>) {
+        let (decoding, calls) = (&mut self.decoding, &mut self.calls);
+        let taken = self
+            .framing
+            .push(bytes, &mut |event| take(decoding, calls, event));
+        if let Err(error) = taken {
+            self.calls.fail(error.to_string());
+        }
+        self.calls.drain(inputs);
+    }
+
+    /// Takes one event, without a framing.
+    pub(crate) fn event(&mut self, data: &[u8], inputs: &mut Vec<Input>) {
+        take(&mut self.decoding, &mut self.calls, Event::of(data));
+        self.calls.drain(inputs);
+    }
+
+    /// The stream is at its end. Seals the turn if it has not ended by itself.
+    pub(crate) fn finish(&mut self, inputs: &mut Vec<Input>) {
+        let (decoding, calls) = (&mut self.decoding, &mut self.calls);
+        let taken = self
+            .framing
+            .finish(&mut |event| take(decoding, calls, event));
+        if let Err(error) = taken {
+            self.calls.fail(error.to_string());
+        }
+        if !self.calls.ended()
+            && let Decoding::As(_, decoder) = &mut self.decoding
+        {
+            decoder.finish(&mut self.calls);
+        }
+        self.calls.cut_short("the stream ended before the turn did");
+        self.calls.drain(inputs);
+    }
+
+    /// The agent ends the turn in its own words; what the stream said of its end stands.
+    pub(crate) fn end(&mut self, end: TurnEnd, inputs: &mut Vec<Input>) {
+        self.calls.end_as(end);
+        self.calls.drain(inputs);
+    }
+
+    /// What is known of the turn besides its calls' results.
+    pub(crate) fn into_turn(self) -> Turn {
+        let dialect = self.dialect();
+        self.calls.into_turn(dialect)
+    }
+}
+
+fn take(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) {
+    if calls.ended() {
+        // Usage, end marks, a finish reason said twice.
+        return;
+    }
+    if let Decoding::Auto = decoding
+        && let Some(dialect) = detect::dialect(event)
+    {
+        *decoding = Decoding::As(dialect, dialect.decoder());
+    }
+    // An event that does not even tell its dialect carries nothing of a call.
+    let Decoding::As(_, decoder) = decoding else {
+        return;
+    };
+    if decoder.event(event, calls).is_err() && event.data.trim_ascii_start().starts_with(b"{") {
+        // Half an event may have been a part of a call's text. What is no object at all is a keep-alive.
+        calls.unreadable();
+    }
+}
+
+#[cfg(test)]
+mod tests;

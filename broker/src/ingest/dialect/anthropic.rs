@@ -1,0 +1,248 @@
+//! Anthropic Messages: blocks by `index`, each closed by `content_block_stop`.
+//!
+//! Also over Vertex AI, and over Bedrock's `InvokeModelWithResponseStream`, where the event is base64 inside a `chunk`.
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::calls::{Block, Calls, NewCall, Owner, Void};
+use super::json::{Text, typed};
+use super::{Decode, Event};
+use crate::ingest::TurnEnd;
+
+/// The decoder.
+#[derive(Debug, Default)]
+pub(super) struct Anthropic {
+    began: bool,
+    open: HashMap<u32, Open>,
+    /// Blocks so far.
+    order: u64,
+    stop_reason: Option<String>,
+}
+
+/// A block of a tool that is not the provider's.
+#[derive(Debug)]
+struct Open {
+    block: Block,
+    /// The input of the start event: all of it, if no delta follows.
+    input: Option<Box<RawValue>>,
+}
+
+const KNOWN: &[&str] = &[
+    "message_start",
+    "content_block_start",
+    "content_block_delta",
+    "content_block_stop",
+    "message_delta",
+    "message_stop",
+    "error",
+];
+
+#[derive(Deserialize)]
+struct Message<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    index: Option<u32>,
+    #[serde(borrow)]
+    message: Option<Start<'a>>,
+    #[serde(borrow)]
+    content_block: Option<Content<'a>>,
+    #[serde(borrow)]
+    delta: Option<Delta<'a>>,
+    #[serde(borrow)]
+    error: Option<&'a RawValue>,
+    /// An event inside a chunk of `InvokeModelWithResponseStream`.
+    #[serde(borrow)]
+    bytes: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Start<'a> {
+    /// Not empty in the turns that follow a programmatic tool call: they have no block events.
+    #[serde(borrow)]
+    content: Option<Vec<Content<'a>>>,
+    #[serde(borrow)]
+    stop_reason: Option<Text<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Content<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    #[serde(borrow)]
+    id: Option<Text<'a>>,
+    #[serde(borrow)]
+    name: Option<Text<'a>>,
+    #[serde(borrow)]
+    input: Option<&'a RawValue>,
+    #[serde(borrow)]
+    caller: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Delta<'a> {
+    #[serde(borrow)]
+    partial_json: Option<Text<'a>>,
+    #[serde(borrow)]
+    stop_reason: Option<Text<'a>>,
+}
+
+impl Decode for Anthropic {
+    fn event(&mut self, event: Event<'_>, calls: &mut Calls) -> Result<(), serde_json::Error> {
+        let Some(message) = typed::<Message<'_>>(event.data, KNOWN)? else {
+            return Ok(());
+        };
+        if let (None, Some(chunk)) = (&message.kind, &message.bytes) {
+            let Ok(inner) = STANDARD.decode(chunk.as_bytes()) else {
+                calls.fail("a chunk of the provider's stream is not base64");
+                return Ok(());
+            };
+            return match typed(&inner, KNOWN)? {
+                Some(message) => {
+                    self.message(message, calls);
+                    Ok(())
+                }
+                None => Ok(()),
+            };
+        }
+        if event.exception {
+            calls.fail(failure(event.name, event.data));
+            return Ok(());
+        }
+        self.message(message, calls);
+        Ok(())
+    }
+
+    fn finish(&mut self, calls: &mut Calls) {
+        // Without `message_stop`; but nothing of the message can follow its stop reason.
+        if self.stop_reason.is_some() {
+            self.end(calls);
+        }
+    }
+}
+
+impl Anthropic {
+    fn message(&mut self, message: Message<'_>, calls: &mut Calls) {
+        match message.kind.as_deref().unwrap_or_default() {
+            "message_start" => self.start(message.message, calls),
+            "content_block_start" => {
+                if let (Some(index), Some(content)) = (message.index, message.content_block) {
+                    self.block_start(index, &content, calls);
+                }
+            }
+            "content_block_delta" => {
+                let delta = message.delta.and_then(|delta| delta.partial_json);
+                if let (Some(text), Some(open)) = (delta, self.open_at(message.index)) {
+                    if !text.is_empty() {
+                        open.input = None;
+                    }
+                    calls.append(open.block, &text);
+                }
+            }
+            "content_block_stop" => {
+                if let Some(open) = message.index.and_then(|index| self.open.remove(&index)) {
+                    complete(open, calls);
+                }
+            }
+            "message_delta" => {
+                if let Some(reason) = message.delta.and_then(|delta| delta.stop_reason) {
+                    self.stopped(&reason, calls);
+                }
+            }
+            "message_stop" => self.end(calls),
+            "error" => calls.fail(format!(
+                "the provider broke off: {}",
+                message.error.map_or("", RawValue::get)
+            )),
+            _ => {}
+        }
+    }
+
+    fn start(&mut self, message: Option<Start<'_>>, calls: &mut Calls) {
+        if self.began {
+            // A gateway that tries again inside one stream.
+            self.open.clear();
+            self.stop_reason = None;
+            calls.restart();
+        }
+        self.began = true;
+        let Some(message) = message else { return };
+        for content in message.content.iter().flatten() {
+            if let Some(open) = self.begin(content, calls) {
+                complete(open, calls);
+            }
+        }
+        if let Some(reason) = message.stop_reason {
+            self.stopped(&reason, calls);
+        }
+    }
+
+    fn block_start(&mut self, index: u32, content: &Content<'_>, calls: &mut Calls) {
+        self.began = true;
+        if let Some(before) = self.open.remove(&index) {
+            calls.void(before.block, Void::Superseded);
+        }
+        if let Some(open) = self.begin(content, calls) {
+            self.open.insert(index, open);
+        }
+    }
+
+    fn begin(&mut self, content: &Content<'_>, calls: &mut Calls) -> Option<Open> {
+        self.order += 1;
+        let name = content.name.as_deref().unwrap_or_default();
+        match content.kind.as_deref()? {
+            "tool_use" => {
+                let block = calls.begin(NewCall {
+                    id: content.id.as_deref(),
+                    name,
+                    order: self.order,
+                    caller: content.caller,
+                    ..NewCall::default()
+                });
+                let input = content.input.map(ToOwned::to_owned);
+                Some(Open { block, input })
+            }
+            "server_tool_use" | "mcp_tool_use" => {
+                calls.pass_over(Owner::Provider, content.id.as_deref(), name, self.order);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    fn stopped(&mut self, reason: &str, calls: &mut Calls) {
+        self.stop_reason = Some(reason.to_owned());
+        calls.stop_reason(reason);
+    }
+
+    fn end(&mut self, calls: &mut Calls) {
+        calls.end(match self.stop_reason.as_deref() {
+            Some("tool_use" | "end_turn" | "stop_sequence") => TurnEnd::Complete,
+            // Cut by a limit or a refusal, paused, or something new: what is held is not run.
+            _ => TurnEnd::Truncated,
+        });
+    }
+
+    fn open_at(&mut self, index: Option<u32>) -> Option<&mut Open> {
+        self.open.get_mut(&index?)
+    }
+}
+
+fn complete(open: Open, calls: &mut Calls) {
+    if let Some(input) = open.input {
+        calls.append(open.block, input.get());
+    }
+    calls.complete(open.block);
+}
+
+fn failure(name: Option<&str>, data: &[u8]) -> String {
+    let name = name.unwrap_or("an exception");
+    format!(
+        "the provider broke off with {name}: {}",
+        String::from_utf8_lossy(data)
+    )
+}

@@ -1,0 +1,410 @@
+//! The calls of a provider's turn as a decoder tells of them, turned into the steps that `ingest` takes.
+//!
+//! Providers' ids cannot be trusted: they are missing, repeated or reused. So each call gets an id here that is unique in
+//! its turn, which is the provider's where that is fit, and the provider's own is kept for the way back.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::Dialect;
+use super::closed::Closed;
+use crate::id::CallId;
+use crate::ingest::{Header, Input, TurnEnd};
+
+/// As much of a tool's name as is kept; no tool has one that long.
+const MAX_NAME_BYTES: usize = 256;
+/// A longer id is none that a provider makes: it is kept for the answer up to the second size, but not for the broker.
+const MAX_ID_BYTES: usize = 256;
+const MAX_PROVIDER_ID_BYTES: usize = 4 * 1024;
+/// Calls that are not ours and are reported; more are only passed over.
+const MOST_NOT_OURS: usize = 1_024;
+/// Letters and digits of an id made here: what the strictest provider (Mistral) takes.
+const MADE_ID_LENGTH: usize = 9;
+
+/// The sizes that a provider's stream is held to, besides those that `ingest` holds every turn to.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// One event.
+    pub(crate) event_bytes: usize,
+    /// One call's arguments, as far as a decoder must keep them itself.
+    pub(crate) arguments_bytes: usize,
+}
+
+/// A call that begins.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct NewCall<'a> {
+    /// `None` or empty where the provider gave none.
+    pub(super) id: Option<&'a str>,
+    pub(super) name: &'a str,
+    /// Its place in the model's order among all calls of the turn: greater is later. Equal ones are in the order in which
+    /// they began.
+    pub(super) order: u64,
+    pub(super) kind: Kind,
+    /// Goes back with the answer of some formats.
+    pub(super) caller: Option<&'a RawValue>,
+    /// Goes back with the call itself.
+    pub(super) signature: Option<&'a str>,
+}
+
+/// What sort of call it is: the answer differs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// A function with JSON arguments.
+    #[default]
+    Function,
+    /// A tool with free text as its input (`OpenAI` Responses); its arguments are `{"input": text}`.
+    Custom,
+    /// The deprecated `function_call` of Chat Completions, which has no id.
+    LegacyFunction,
+}
+
+/// Who runs a call that is not ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Owner {
+    /// The provider ran it itself.
+    Provider,
+    /// The agent named its tool as its own.
+    Agent,
+    /// A tool of the provider's that the agent's side runs: a computer, a shell, an approval.
+    Client,
+}
+
+/// Why a block that began is no call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Void {
+    /// The turn was cut before its arguments began.
+    Cut,
+    /// Its text cannot become one JSON object any more.
+    NotJson,
+    /// The provider says itself that it is not to be run.
+    Withdrawn,
+    /// The message began anew, or another block took its place.
+    Superseded,
+    /// An event that may have been a part of it could not be read.
+    Unreadable,
+}
+
+/// A call that the broker does not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NotOurs {
+    pub(crate) owner: Owner,
+    /// The provider's id; empty if there was none.
+    pub(crate) id: String,
+    /// The tool's name, or the type of the provider's item.
+    pub(crate) name: String,
+    /// Its place among all calls of the turn, from 0.
+    pub(crate) position: usize,
+    order: u64,
+}
+
+/// A call that the broker runs, or refuses, and that is answered.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Answered {
+    /// The id that the provider knows it by.
+    pub(crate) provider_id: Option<String>,
+    pub(crate) kind: Kind,
+    pub(crate) caller: Option<Box<RawValue>>,
+    pub(crate) signature: Option<String>,
+    /// Its place among all calls of the turn, from 0.
+    pub(crate) position: usize,
+    order: u64,
+    /// A void block has no place in the answer.
+    pub(crate) void: Option<Void>,
+}
+
+/// What is known of a turn besides its calls' results.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// `None`: no event told.
+    pub(crate) dialect: Option<Dialect>,
+    /// By the position that `ingest` gave them.
+    pub(crate) calls: Vec<Answered>,
+    /// In the model's order.
+    pub(crate) not_ours: Vec<NotOurs>,
+    pub(crate) end: TurnEnd,
+    /// In the provider's words.
+    pub(crate) stop_reason: Option<String>,
+    /// What went wrong with the stream.
+    pub(crate) error: Option<String>,
+}
+
+/// A block of this turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Block(usize);
+
+#[derive(Debug)]
+struct Slot {
+    /// The position of a call of ours.
+    ours: Option<usize>,
+    open: bool,
+    text: Closed,
+}
+
+/// All calls of a turn.
+#[derive(Debug)]
+pub(crate) struct Calls {
+    limits: Limits,
+    local_tools: HashSet<String>,
+    blocks: Vec<Slot>,
+    ours: Vec<Answered>,
+    not_ours: Vec<NotOurs>,
+    ids: HashSet<CallId>,
+    made: fastrand::Rng,
+    stop_reason: Option<String>,
+    error: Option<String>,
+    end: Option<TurnEnd>,
+    inputs: Vec<Input>,
+}
+
+impl Calls {
+    pub(super) fn new(local_tools: Vec<String>, limits: Limits, seed: u64) -> Self {
+        Self {
+            limits,
+            local_tools: local_tools.into_iter().collect(),
+            blocks: Vec::new(),
+            ours: Vec::new(),
+            not_ours: Vec::new(),
+            ids: HashSet::new(),
+            made: fastrand::Rng::with_seed(seed),
+            stop_reason: None,
+            error: None,
+            end: None,
+            inputs: Vec::new(),
+        }
+    }
+
+    /// The most text that a decoder may keep for one call before it has begun.
+    pub(super) fn most_kept(&self) -> usize {
+        self.limits.arguments_bytes
+    }
+
+    /// A call begins. A name that the agent runs itself is passed over from here on.
+    pub(super) fn begin(&mut self, call: NewCall<'_>) -> Block {
+        let block = Block(self.blocks.len());
+        let id = call.id.filter(|id| !id.is_empty());
+        let ours = if self.local_tools.contains(call.name) {
+            self.pass_over(Owner::Agent, id, call.name, call.order);
+            None
+        } else {
+            Some(self.begin_ours(call, id))
+        };
+        self.blocks.push(Slot {
+            ours,
+            open: true,
+            text: Closed::default(),
+        });
+        block
+    }
+
+    fn begin_ours(&mut self, call: NewCall<'_>, id: Option<&str>) -> usize {
+        let position = self.ours.len();
+        let header = Header {
+            id: self.unique(id),
+            tool: clip(call.name, MAX_NAME_BYTES).to_owned(),
+        };
+        self.ours.push(Answered {
+            provider_id: id.map(|id| clip(id, MAX_PROVIDER_ID_BYTES).to_owned()),
+            kind: call.kind,
+            caller: call.caller.map(ToOwned::to_owned),
+            signature: call.signature.map(str::to_owned),
+            position: 0,
+            order: call.order,
+            void: None,
+        });
+        self.inputs.push(Input::Start {
+            index: index(position),
+            header,
+            idempotency_key: None,
+        });
+        position
+    }
+
+    /// A call that is somebody else's to run.
+    pub(super) fn pass_over(&mut self, owner: Owner, id: Option<&str>, name: &str, order: u64) {
+        if self.not_ours.len() < MOST_NOT_OURS {
+            self.not_ours.push(NotOurs {
+                owner,
+                id: clip(id.unwrap_or_default(), MAX_PROVIDER_ID_BYTES).to_owned(),
+                name: clip(name, MAX_NAME_BYTES).to_owned(),
+                position: 0,
+                order,
+            });
+        }
+    }
+
+    /// More of a call's text. Without effect on a block that is not open.
+    pub(super) fn append(&mut self, block: Block, text: &str) {
+        let Some(slot) = self.blocks.get_mut(block.0).filter(|slot| slot.open) else {
+            return;
+        };
+        slot.text.push(text);
+        if let Some(position) = slot.ours
+            && !text.is_empty()
+        {
+            self.inputs.push(Input::Delta {
+                index: index(position),
+                fragment: Bytes::copy_from_slice(text.as_bytes()),
+            });
+        }
+    }
+
+    /// How far a call's text has come.
+    pub(super) fn text(&self, block: Block) -> Closed {
+        self.blocks[block.0].text
+    }
+
+    /// A call's text is a closed object, though nothing has said that the block is complete: enough to start what is read
+    /// only.
+    pub(super) fn early(&mut self, block: Block) {
+        if let Some(position) = self.open_one(block, false) {
+            self.inputs.push(Input::Early {
+                index: index(position),
+            });
+        }
+    }
+
+    /// The block's own marker has come.
+    pub(super) fn complete(&mut self, block: Block) {
+        if let Some(position) = self.open_one(block, true) {
+            self.inputs.push(Input::Stop {
+                index: index(position),
+            });
+        }
+    }
+
+    /// The block is no call, whether it is complete or not.
+    pub(super) fn void(&mut self, block: Block, why: Void) {
+        let Some(slot) = self.blocks.get_mut(block.0) else {
+            return;
+        };
+        slot.open = false;
+        if let Some(position) = slot.ours
+            && self.ours[position].void.is_none()
+        {
+            self.ours[position].void = Some(why);
+            self.inputs.push(Input::Void {
+                index: index(position),
+                why,
+            });
+        }
+    }
+
+    /// The message begins anew: nothing of what came before is in it.
+    pub(super) fn restart(&mut self) {
+        for block in 0..self.blocks.len() {
+            self.void(Block(block), Void::Superseded);
+        }
+        self.not_ours.clear();
+        self.stop_reason = None;
+    }
+
+    /// An event was damaged. It may have been a part of any block that is open and not a closed object.
+    pub(super) fn unreadable(&mut self) {
+        for block in 0..self.blocks.len() {
+            let slot = &self.blocks[block];
+            if slot.open && !matches!(slot.text, Closed::Object { .. } | Closed::Blank) {
+                self.void(Block(block), Void::Unreadable);
+            }
+        }
+    }
+
+    /// The reason that the provider gives for the end of the turn.
+    pub(super) fn stop_reason(&mut self, reason: &str) {
+        self.stop_reason = Some(clip(reason, MAX_NAME_BYTES).to_owned());
+    }
+
+    /// The turn has ended as its provider said.
+    pub(super) fn end(&mut self, end: TurnEnd) {
+        if self.end.is_none() {
+            self.end = Some(end);
+            self.inputs.push(Input::Seal(end));
+        }
+    }
+
+    /// The turn has ended as the agent says, unless it had ended before.
+    pub(super) fn end_as(&mut self, end: TurnEnd) {
+        self.end(end);
+    }
+
+    /// The stream has failed: nothing that comes after it counts.
+    pub(super) fn fail(&mut self, why: impl Into<String>) {
+        if self.end.is_none() {
+            let mut why = why.into();
+            why.truncate(why.floor_char_boundary(MAX_PROVIDER_ID_BYTES));
+            self.error = Some(why);
+            self.end(TurnEnd::Truncated);
+        }
+    }
+
+    /// The stream has ended, and its turn had not.
+    pub(super) fn cut_short(&mut self, why: &str) {
+        self.fail(why);
+    }
+
+    pub(super) fn ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    pub(super) fn drain(&mut self, inputs: &mut Vec<Input>) {
+        inputs.append(&mut self.inputs);
+    }
+
+    pub(super) fn into_turn(mut self, dialect: Option<Dialect>) -> Turn {
+        let mut places: Vec<(u64, &mut usize)> = Vec::new();
+        for call in &mut self.ours {
+            places.push((call.order, &mut call.position));
+        }
+        for call in &mut self.not_ours {
+            places.push((call.order, &mut call.position));
+        }
+        places.sort_by_key(|(order, _)| *order);
+        for (place, (_, position)) in places.into_iter().enumerate() {
+            *position = place;
+        }
+        self.not_ours.sort_by_key(|call| call.position);
+        Turn {
+            dialect,
+            calls: self.ours,
+            not_ours: self.not_ours,
+            end: self.end.unwrap_or(TurnEnd::Truncated),
+            stop_reason: self.stop_reason,
+            error: self.error,
+        }
+    }
+
+    fn open_one(&mut self, block: Block, close: bool) -> Option<usize> {
+        let slot = self.blocks.get_mut(block.0).filter(|slot| slot.open)?;
+        slot.open = !close;
+        slot.ours
+    }
+
+    /// The provider's id, or one of our own making if that is unfit or taken.
+    fn unique(&mut self, id: Option<&str>) -> CallId {
+        if let Some(id) = id.filter(|id| id.len() <= MAX_ID_BYTES) {
+            let id = CallId::from(id);
+            if self.ids.insert(id.clone()) {
+                return id;
+            }
+        }
+        loop {
+            let made: String = (0..MADE_ID_LENGTH)
+                .map(|_| self.made.alphanumeric())
+                .collect();
+            let made = CallId::from(made);
+            if self.ids.insert(made.clone()) {
+                return made;
+            }
+        }
+    }
+}
+
+/// A turn's positions are far fewer: `ingest` refuses the stream long before.
+fn index(position: usize) -> u32 {
+    u32::try_from(position).unwrap_or(u32::MAX)
+}
+
+fn clip(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}

@@ -1,0 +1,108 @@
+//! Whether joined text is a closed JSON object, seen as it comes: nothing but white space could follow.
+
+/// How far a text has come. It is looked at only as far as brackets and strings go; whether it is valid JSON is for the
+/// parser to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Closed {
+    /// White space at most.
+    #[default]
+    Blank,
+    /// Inside the object.
+    Open {
+        depth: u32,
+        in_string: bool,
+        escaped: bool,
+        /// Something stands in it.
+        filled: bool,
+    },
+    /// The object has ended, and only white space followed.
+    Object { filled: bool },
+    /// Something else: another value, or more after the object.
+    Other,
+}
+
+impl Closed {
+    pub(super) fn push(&mut self, text: &str) {
+        for &byte in text.as_bytes() {
+            *self = self.after(byte);
+        }
+    }
+
+    fn after(self, byte: u8) -> Self {
+        let blank = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
+        match self {
+            Self::Blank if blank => self,
+            Self::Blank if byte == b'{' => Self::Open {
+                depth: 1,
+                in_string: false,
+                escaped: false,
+                filled: false,
+            },
+            Self::Object { .. } if blank => self,
+            Self::Blank | Self::Object { .. } | Self::Other => Self::Other,
+            Self::Open {
+                depth,
+                in_string: true,
+                escaped,
+                ..
+            } => Self::Open {
+                depth,
+                in_string: escaped || byte != b'"',
+                escaped: !escaped && byte == b'\\',
+                filled: true,
+            },
+            Self::Open {
+                depth: 1, filled, ..
+            } if byte == b'}' => Self::Object { filled },
+            Self::Open { depth, filled, .. } => Self::Open {
+                depth: match byte {
+                    b'{' | b'[' => depth.saturating_add(1),
+                    b'}' | b']' => depth.saturating_sub(1).max(1),
+                    _ => depth,
+                },
+                in_string: byte == b'"',
+                escaped: false,
+                filled: filled || !blank,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(text: &str) -> Closed {
+        let mut closed = Closed::default();
+        closed.push(text);
+        closed
+    }
+
+    #[test]
+    fn an_object_is_closed_by_its_own_brace() {
+        assert_eq!(after(" \n"), Closed::Blank);
+        assert_eq!(after("{ }"), Closed::Object { filled: false });
+        for text in [
+            r#"{"a":1}"#,
+            r#" {"a":{"b":[1,{}]}} "#,
+            r#"{"a":"}\"}"}"#,
+            r#"{"a":"\\"}"#,
+        ] {
+            assert_eq!(after(text), Closed::Object { filled: true }, "{text}");
+            for (end, _) in text.trim_end().char_indices().skip(2) {
+                assert!(
+                    matches!(after(&text[..end]), Closed::Open { .. }),
+                    "{}",
+                    &text[..end]
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_follows_the_object_is_seen() {
+        for text in [r#"{}{"a":1}"#, r#"{"a":1},"#, "[1]", "null", "1"] {
+            assert_eq!(after(text), Closed::Other, "{text}");
+        }
+    }
+}

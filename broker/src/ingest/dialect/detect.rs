@@ -1,0 +1,82 @@
+//! What a stream is, from its first event.
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::json::Text;
+use super::{DONE, Dialect, Event};
+
+/// The fields that tell. Of most formats one is enough.
+#[derive(Deserialize)]
+struct Probe<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Option<Text<'a>>,
+    choices: Option<IgnoredAny>,
+    candidates: Option<IgnoredAny>,
+    #[serde(rename = "promptFeedback", alias = "prompt_feedback")]
+    prompt_feedback: Option<IgnoredAny>,
+    #[serde(rename = "usageMetadata", alias = "usage_metadata")]
+    usage_metadata: Option<IgnoredAny>,
+    #[serde(rename = "messageStart")]
+    message_start: Option<IgnoredAny>,
+    #[serde(rename = "contentBlockStart")]
+    block_start: Option<IgnoredAny>,
+    #[serde(rename = "contentBlockDelta")]
+    block_delta: Option<IgnoredAny>,
+    message: Option<IgnoredAny>,
+    done: Option<IgnoredAny>,
+    bytes: Option<IgnoredAny>,
+}
+
+/// The dialect of an event, if it can be of one only.
+pub(super) fn dialect(event: Event<'_>) -> Option<Dialect> {
+    match event.name {
+        Some("chunk") => return Some(Dialect::Anthropic),
+        Some(_) => return Some(Dialect::Bedrock),
+        None if event.data.trim_ascii() == DONE => return None,
+        None => {}
+    }
+    let probe: Probe<'_> = serde_json::from_slice(event.data).ok()?;
+    if let Some(kind) = &probe.kind {
+        return by_type(kind);
+    }
+    if probe.choices.is_some() {
+        Some(Dialect::OpenAiChat)
+    } else if probe.candidates.is_some()
+        || probe.prompt_feedback.is_some()
+        || probe.usage_metadata.is_some()
+    {
+        Some(Dialect::Gemini)
+    } else if probe.message_start.is_some()
+        || probe.block_start.is_some()
+        || probe.block_delta.is_some()
+    {
+        Some(Dialect::Bedrock)
+    } else if probe.message.is_some() && probe.done.is_some() {
+        Some(Dialect::Ollama)
+    } else if probe.bytes.is_some() {
+        Some(Dialect::Anthropic)
+    } else {
+        None
+    }
+}
+
+/// Anthropic's words are joined by underscores, Cohere's and Vercel's by hyphens, Responses' by dots.
+fn by_type(kind: &str) -> Option<Dialect> {
+    match kind {
+        "message_start" | "content_block_start" | "content_block_delta" | "ping" => {
+            Some(Dialect::Anthropic)
+        }
+        "message-start" | "content-start" | "content-delta" | "tool-plan-delta"
+        | "tool-call-start" => Some(Dialect::Cohere),
+        kind if kind.starts_with("response.") => Some(Dialect::OpenAiResponses),
+        "start" | "start-step" => Some(Dialect::VercelUi),
+        kind if ["tool-input-", "text-", "reasoning-", "data-"]
+            .iter()
+            .any(|begin| kind.starts_with(begin)) =>
+        {
+            Some(Dialect::VercelUi)
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,62 @@
+//! How decoders read JSON: borrowed where the text has no escapes, null as absent.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Deref;
+
+use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
+
+/// A string, borrowed from the event if it has no escapes. serde borrows a `Cow` only where it stands alone, not inside
+/// an `Option`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Text<'a>(Cow<'a, str>);
+
+impl Deref for Text<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Strings;
+        impl<'de> Visitor<'de> for Strings {
+            type Value = Cow<'de, str>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+                Ok(Cow::Borrowed(text))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+                Ok(Cow::Owned(text.to_owned()))
+            }
+        }
+        deserializer.deserialize_str(Strings).map(Text)
+    }
+}
+
+/// Reads an event whose `type` says what it is. One of an unknown type is `None`, whatever its other fields are like.
+pub(super) fn typed<'a, T: Deserialize<'a>>(
+    data: &'a [u8],
+    known: &[&str],
+) -> Result<Option<T>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Typed<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Option<Text<'a>>,
+    }
+    match serde_json::from_slice(data) {
+        Ok(event) => Ok(Some(event)),
+        Err(error) => match serde_json::from_slice::<Typed<'_>>(data) {
+            Ok(Typed { kind: Some(kind) }) if !known.contains(&&*kind) => Ok(None),
+            _ => Err(error),
+        },
+    }
+}

@@ -1,0 +1,16 @@
+//! Chat: PLACEHOLDER
+
+use super::calls::Calls;
+use super::{Decode, Event};
+
+/// The decoder.
+#[derive(Debug, Default)]
+pub(super) struct OpenAiChat {}
+
+impl Decode for OpenAiChat {
+    fn event(&mut self, _event: Event<'_>, _calls: &mut Calls) -> Result<(), serde_json::Error> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _calls: &mut Calls) {}
+}
