@@ -184,6 +184,8 @@ impl Turn {
                 ..Assignment::default()
             })?,
             Frame::Seal(_) => self.phase = Phase::Sealed,
+            // It does not know any provider.
+            Frame::ProviderData(_) | Frame::ProviderEvent(_) => {}
         }
         Ok(())
     }
