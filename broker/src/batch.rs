@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call_error::{CallError, Code};
+use crate::call_error::{CallError, Code, Effect};
 use crate::id::{CallId, LeaseId, WorkerId};
 use crate::ingest::{Header, Position, TurnEnd};
 use crate::lane::lease::{Limit, Waits};
@@ -20,6 +20,7 @@ use crate::policy::{FailureAction, Policy};
 
 mod attempts;
 mod call;
+mod early;
 mod report;
 pub(crate) mod task;
 #[cfg(test)]
@@ -202,6 +203,7 @@ impl Batch {
         let Some(entry) = self.entry(position) else {
             return;
         };
+        debug_assert!(!entry.unconfirmed, "an early call is confirmed instead");
         if !matches!(entry.phase, Phase::Filling) {
             return;
         }
@@ -232,10 +234,13 @@ impl Batch {
         error: CallError,
         now: Instant,
     ) {
-        if let Some(entry) = self.entry(position)
-            && complete
-            && entry.complete.is_none()
-        {
+        let Some(entry) = self.entry(position) else {
+            return;
+        };
+        if entry.unconfirmed {
+            return self.void(position, "its text grew over a limit", now);
+        }
+        if complete && entry.complete.is_none() {
             entry.complete = Some(now);
         }
         self.end(position, Err(error), now);
@@ -243,14 +248,16 @@ impl Batch {
     }
 
     /// No more blocks will come. `unfinished` are those that had begun and not stopped; `why` says so to the model.
-    pub(crate) fn seal(&mut self, end: TurnEnd, unfinished: &[Position], why: &str, now: Instant) {
+    pub(crate) fn seal(
+        &mut self,
+        end: TurnEnd,
+        unfinished: &[Position],
+        why: &'static str,
+        now: Instant,
+    ) {
         self.sealed = true;
         for &position in unfinished {
-            let Some(tool) = self.tool_of(position) else {
-                continue;
-            };
-            let error = CallError::incomplete(tool, why);
-            self.end(position, Err(error), now);
+            self.void(position, why, now);
         }
         if end == TurnEnd::Aborted {
             self.cut_all(Cut::Aborted("the agent gave the turn up"), now);
@@ -290,7 +297,8 @@ impl Batch {
 
     /// The agent is gone and wanted its batch finished all the same: what is held or incomplete will not run.
     pub(crate) fn abandon(&mut self, now: Instant) {
-        let open = self.positions(|phase| matches!(phase, Phase::Filling));
+        let open =
+            self.positions(|entry| matches!(entry.phase, Phase::Filling) || entry.unconfirmed);
         self.seal(
             TurnEnd::Truncated,
             &open,
@@ -363,8 +371,16 @@ impl Batch {
         let Some(entry) = self.entry(position) else {
             return;
         };
+        // Only its own time may run out before the block is complete, and still be the result in the end.
+        entry.unconfirmed &= cut == Cut::CallTime;
         let error = match entry.phase {
-            Phase::Ended(_) | Phase::Leaving(_) => return,
+            Phase::Ended(_) => return,
+            Phase::Leaving(ref mut before) => {
+                if matches!(cut, Cut::Void(_)) {
+                    *before = cut;
+                }
+                return;
+            }
             Phase::Queued { ticket, .. } => {
                 // Whether it has started is for the lane to say.
                 entry.phase = Phase::Leaving(cut);
@@ -381,6 +397,7 @@ impl Batch {
             Phase::Filling if cut == Cut::BatchTime => CallError::incomplete(
                 &entry.tool,
                 "the time of its batch was over before its block was",
+                Effect::NotStarted,
             ),
             _ => entry.cut_error(cut, now),
         };
@@ -420,6 +437,7 @@ impl Batch {
                 });
             }
             entry.since = now;
+            entry.active = true;
             self.active += 1;
             self.offer(position, now);
         }
@@ -459,20 +477,23 @@ impl Batch {
         if entry.has_ended() {
             return;
         }
+        self.active -= usize::from(std::mem::take(&mut entry.active));
+        self.ready.remove(&position);
+        entry.ended.get_or_insert(now);
+        if entry.unconfirmed {
+            entry.phase = Phase::Parked(result);
+            return;
+        }
         let code = result.as_ref().err().map(|error| error.code);
         let aborts = entry
             .policy
             .as_ref()
             .is_some_and(|policy| policy.on_failure == FailureAction::AbortBatch);
-        let offered = entry.call_deadline.is_some();
         if matches!(entry.phase, Phase::Held) {
             entry.held = Some(now - entry.since);
         }
-        entry.ended = Some(now);
         entry.phase = Phase::Ended(result);
         self.unended -= 1;
-        self.active -= usize::from(offered);
-        self.ready.remove(&position);
         self.tell(position, Progress::Ended { error: code });
         if code.is_some() && aborts && self.cut.is_none() {
             self.cut_all(
@@ -497,12 +518,9 @@ impl Batch {
         self.table.get_mut(position)?.as_mut()
     }
 
-    fn positions(&self, of: impl Fn(&Phase) -> bool) -> Vec<Position> {
+    fn positions(&self, of: impl Fn(&Entry) -> bool) -> Vec<Position> {
         let matching = |(position, entry): (Position, &Option<Entry>)| {
-            entry
-                .as_ref()
-                .filter(|entry| of(&entry.phase))
-                .map(|_| position)
+            entry.as_ref().filter(|entry| of(entry)).map(|_| position)
         };
         self.table.iter().enumerate().filter_map(matching).collect()
     }

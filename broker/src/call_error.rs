@@ -323,9 +323,16 @@ impl CallError {
 
     /// A block that never became a call.
     #[must_use]
-    pub(crate) fn incomplete(tool: &str, why: &str) -> Self {
-        let why = format!("This call of {tool} was never complete: {why}. It was not run.");
-        Self::new(Code::Incomplete, why).retryable()
+    pub(crate) fn incomplete(tool: &str, why: &str, effect: Effect) -> Self {
+        let what = match effect {
+            Effect::NotStarted => tell(effect),
+            // Only what is read only is started before its block is complete.
+            Effect::Maybe | Effect::Done => {
+                "It was started early, since it only reads; its answer was thrown away."
+            }
+        };
+        let why = format!("This call of {tool} was never complete: {why}. {what}");
+        Self::new(Code::Incomplete, why).effect(effect).retryable()
     }
 
     /// A held call of a turn that was cut.

@@ -107,6 +107,10 @@ settings! {
     max_result_bytes: Bytes(1024, 256 << 20) = "16MiB", "1KiB to 256MiB";
     /// Size of a batch: its arguments together, and its outputs together.
     max_batch_bytes: Bytes(1024, 1 << 30) = "64MiB", "1KiB to 1GiB";
+    /// Size of one event of a provider's stream that an agent pipes in; a larger one ends the turn as truncated.
+    max_event_bytes: Bytes(1024, 256 << 20) = "16MiB", "1KiB to 256MiB";
+    /// Size of the answer in the provider's shape; an output that does not fit is said to be left out of it.
+    max_answer_bytes: Bytes(1024, 1 << 30) = "32MiB", "1KiB to 1GiB";
     /// Batches open at the same time; beyond them an agent gets `RESOURCE_EXHAUSTED`.
     max_open_batches: Count(1, 1_000_000) = "10000", "1 to 1000000 batches";
     /// Calls of one tool that may wait; those after them get an `OVERLOADED` result.

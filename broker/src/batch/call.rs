@@ -26,6 +26,8 @@ pub(crate) enum Cut {
     Cancelled(&'static str),
     /// A sibling's failure or the agent's seal.
     Aborted(&'static str),
+    /// Its block never became a call.
+    Void(&'static str),
 }
 
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub(super) enum Phase {
     },
     /// Between two attempts.
     Pausing { until: Instant },
+    /// Started early and over; counts once its block is complete.
+    Parked(Result<Output, CallError>),
     /// Over.
     Ended(Result<Output, CallError>),
 }
@@ -61,8 +65,14 @@ pub(super) struct Entry {
     pub(super) phase: Phase,
     /// Set when complete.
     pub(super) policy: Option<Arc<Policy>>,
-    /// Set when it is first offered; it counts against the fan-out from then on.
+    /// Set when it is first offered.
     pub(super) call_deadline: Option<Instant>,
+    /// Counts against the fan-out: from the first offer until it is over.
+    pub(super) active: bool,
+    /// When it was started although its block was not complete.
+    pub(super) early: Option<Instant>,
+    /// Its block is still not complete.
+    pub(super) unconfirmed: bool,
     /// Attempts that count.
     pub(super) attempts: u32,
     /// Attempts that never left the broker.
@@ -87,6 +97,9 @@ impl Entry {
             phase: Phase::Filling,
             policy: None,
             call_deadline: None,
+            active: false,
+            early: None,
+            unconfirmed: false,
             attempts: 0,
             not_sent: 0,
             since: now,
@@ -97,6 +110,17 @@ impl Entry {
             held: None,
             waits: Waits::default(),
             ran: None,
+        }
+    }
+
+    /// The result of a call that was started early, if it is over.
+    pub(super) fn take_parked(&mut self) -> Option<Result<Output, CallError>> {
+        match std::mem::replace(&mut self.phase, Phase::Filling) {
+            Phase::Parked(result) => Some(result),
+            other => {
+                self.phase = other;
+                None
+            }
         }
     }
 
@@ -182,6 +206,7 @@ impl Entry {
             }
             Cut::Cancelled(by) => CallError::cancelled(&self.tool, by, effect),
             Cut::Aborted(why) => CallError::aborted(&self.tool, why, effect),
+            Cut::Void(why) => CallError::incomplete(&self.tool, why, effect),
         };
         // A repeat must not repeat an effect: then it is for the agent to find out first.
         error.retryable &= effect == Effect::NotStarted || self.is_repeatable();
@@ -215,6 +240,7 @@ impl Entry {
             ledger: Ledger {
                 block_began: self.began - accepted,
                 block_complete: self.complete.map(|at| at - accepted),
+                started_early: self.early.map(|at| at - accepted),
                 held: self.held,
                 limit_wait: self.waits.limit,
                 limited_by: self.waits.limited_by,

@@ -34,6 +34,7 @@ pub(crate) struct CallReport {
 pub(crate) struct Ledger {
     pub(crate) block_began: Duration,
     pub(crate) block_complete: Option<Duration>,
+    pub(crate) started_early: Option<Duration>,
     pub(crate) held: Option<Duration>,
     pub(crate) limit_wait: Duration,
     pub(crate) limited_by: Option<Limit>,

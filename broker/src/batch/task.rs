@@ -14,10 +14,10 @@ use toolpool_proto::v1::batch_frame::Frame;
 use super::{Batch, Command, Cut, Rules};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
-use crate::grpc::convert::{self, Open};
+use crate::grpc::convert::{self, Open, Step};
 use crate::grpc::status;
 use crate::id::BatchId;
-use crate::ingest::{self, Ingest, Input, TurnEnd};
+use crate::ingest::{self, Ingest, TurnEnd};
 use crate::lane::lease::{Attempt, Call, Dispatch, Notice, Waits};
 use crate::lane::queue::BatchKey;
 use crate::lane::seat::{Order, Seat};
@@ -27,8 +27,11 @@ use crate::registry::Place;
 
 mod inbound;
 mod outbound;
+pub(crate) mod provider;
 #[cfg(test)]
 mod tests;
+
+use provider::Provider;
 
 /// Notices that can be under way for one call at once: the end of an old lease, the beginning and the end of a new
 /// one, and one to spare.
@@ -66,6 +69,8 @@ pub(crate) struct Task {
     key: BatchKey,
     batch: Batch,
     ingest: Ingest,
+    /// The provider's stream, if the agent pipes that in.
+    provider: Option<Provider>,
     /// By position.
     routes: Vec<Option<Route>>,
     notices: Address<Notice>,
@@ -145,12 +150,16 @@ impl Task {
             arguments_bytes: config.max_arguments_bytes,
             batch_bytes: config.max_batch_bytes,
         };
+        let provider = open
+            .provider
+            .map(|named| Provider::new(named, &open.batch, &config));
         let (notices, inbox) = mailbox(NOTICE_ROOM * NOTICES_PER_CALL * config.max_calls_per_batch);
         Self {
             id: open.batch,
             key,
             batch: Batch::new(rules, accepted),
             ingest: Ingest::new(limits),
+            provider,
             routes: Vec::new(),
             notices,
             inbox,
@@ -170,14 +179,9 @@ impl Task {
     }
 
     /// Runs the batch to its end and delivers it. `first` has come with `open`.
-    pub(crate) async fn run(mut self, first: Vec<Input>, mut inbound: Inbound) {
-        let accepted = v1::Accepted {
-            batch_id: self.id.to_string(),
-            dialect: None,
-        };
-        self.progress
-            .push(convert::batch_frame(Frame::Accepted(accepted)));
+    pub(crate) async fn run(mut self, first: Vec<Step>, mut inbound: Inbound) {
         let mut end = self.take_in(first);
+        self.accept();
         if matches!(inbound, Inbound::Nothing) && end.is_none() {
             self.seal();
         }
@@ -189,12 +193,13 @@ impl Task {
         let (gone, expired) = (out.closed(), expire.cancelled());
         tokio::pin!(timer, gone, expired);
         let mut absent = false;
+        let mut all_came = matches!(inbound, Inbound::Nothing);
         while !self.batch.is_finished() {
             let event = tokio::select! {
                 // Notices first: whoever ends calls must know of all that have started.
                 biased;
                 () = self.inbox.collect(&mut self.unread) => Event::Notices,
-                packet = next_packet(&mut inbound), if !self.ingest.is_sealed() => Event::Agent(packet),
+                packet = next_packet(&mut inbound), if !all_came && self.reads_on() => Event::Agent(packet),
                 () = &mut gone, if !absent => Event::AgentGone,
                 () = &mut timer => Event::Time,
                 () = &mut expired => Event::Expired,
@@ -203,7 +208,10 @@ impl Task {
             match event {
                 Event::Notices => self.apply_notices(now),
                 Event::Agent(Ok(Some(packet))) => end = self.packet(packet, now),
-                Event::Agent(Ok(None)) => self.seal(),
+                Event::Agent(Ok(None)) => {
+                    all_came = true;
+                    self.seal();
+                }
                 Event::Agent(Err(error)) if let Some(refusal) = status::unreadable(&error) => {
                     end = Some(End::Refused(refusal));
                 }
@@ -222,6 +230,23 @@ impl Task {
             self.set_timer(timer.as_mut());
         }
         self.deliver(end.unwrap_or(End::Finished)).await;
+    }
+
+    /// Says that the batch is open, and what its stream is taken for as far as that is known.
+    fn accept(&mut self) {
+        let dialect = self.provider.as_mut().and_then(Provider::tell);
+        let accepted = v1::Accepted {
+            batch_id: self.id.to_string(),
+            dialect: dialect.map(|dialect| convert::dialect(dialect).into()),
+        };
+        self.progress
+            .push(convert::batch_frame(Frame::Accepted(accepted)));
+    }
+
+    /// After the seal nothing may come, but for the end of a provider's stream: its agent must not be made to wait until
+    /// the calls have ended to get rid of it.
+    fn reads_on(&self) -> bool {
+        !self.ingest.is_sealed() || self.provider.is_some()
     }
 
     fn apply_notices(&mut self, now: Instant) {
@@ -295,6 +320,9 @@ impl Task {
 
     fn time(&mut self, now: Instant) {
         if self.silence_due().is_some_and(|due| now >= due) {
+            if let Some(provider) = &mut self.provider {
+                provider.fell_silent();
+            }
             let mut unfinished = Vec::new();
             self.ingest.seal(TurnEnd::Truncated, &mut |event| {
                 if let ingest::Event::Sealed(_, open) = event {

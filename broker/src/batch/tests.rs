@@ -20,6 +20,8 @@ struct Seen {
     lease: Option<LeaseId>,
     duplicate: bool,
     incomplete: bool,
+    early: bool,
+    void: bool,
 }
 
 struct World {
@@ -85,7 +87,21 @@ impl World {
             return;
         }
         let position = open[self.rng.usize(..open.len())];
+        if !self.seen[position].early && self.rng.u8(..5) == 0 {
+            return self.early(position);
+        }
+        if self.rng.u8(..10) == 0 {
+            return self.void(position);
+        }
         self.seen[position].incomplete = false;
+        if self.batch.confirm(position, self.now) {
+            assert!(self.seen[position].early && self.sealed.is_none());
+            return;
+        }
+        if self.seen[position].early {
+            // It was cut off before.
+            return;
+        }
         if self.rng.u8(..6) == 0 {
             let error = CallError::unknown_tool("tool", Vec::new());
             return self.batch.refuse(position, true, error, self.now);
@@ -107,6 +123,28 @@ impl World {
         self.seen[position].effects = Some(effects);
         let policy = Arc::new(patch.effective(Duration::from_secs(5)));
         self.batch.complete(position, policy, self.now);
+    }
+
+    /// Its text is a closed object, and it only reads.
+    fn early(&mut self, position: Position) {
+        let patch = PolicyPatch {
+            effects: Some(Effects::ReadOnly),
+            max_attempts: Some(self.rng.u32(1..4)),
+            attempt_timeout: Some(Duration::from_millis(self.rng.u64(50..3_000))),
+            ..PolicyPatch::default()
+        };
+        self.seen[position].effects = Some(Effects::ReadOnly);
+        self.seen[position].early = true;
+        let policy = Arc::new(patch.effective(Duration::from_secs(5)));
+        self.batch.start_early(position, policy, self.now);
+    }
+
+    /// Something followed, or its message was begun anew.
+    fn void(&mut self, position: Position) {
+        self.seen[position].void = true;
+        self.seen[position].duplicate = self.batch.table[position].is_none();
+        self.batch.void(position, "test", self.now);
+        self.seen[position].incomplete = false;
     }
 
     fn seal(&mut self) {
@@ -179,7 +217,10 @@ impl World {
             seen.lease.is_none() && seen.queued.is_none(),
             "a call is on two open leases"
         );
-        assert!(!seen.incomplete, "an incomplete call is not run");
+        assert!(
+            !seen.void && (!seen.incomplete || seen.early),
+            "an incomplete call is not run"
+        );
         if seen.effects == Some(Effects::SideEffecting) {
             assert_eq!(
                 self.sealed,
@@ -289,6 +330,10 @@ impl World {
         let mut bytes = 0;
         for call in &report.calls {
             let seen = &self.seen[call.position];
+            assert!(
+                call.result.is_err() || !(seen.void || seen.incomplete),
+                "an output of a block that was none"
+            );
             assert_eq!(call.id, CallId::from(call.position.to_string()));
             if let Err(error) = &call.result
                 && error.code != Code::ToolFailed

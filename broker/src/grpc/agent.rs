@@ -14,12 +14,13 @@ use tonic::{Request, Response, Status, Streaming};
 use toolpool_proto::v1;
 use toolpool_proto::v1::broker_service_server::BrokerService;
 
+use super::convert::Step;
 use super::delivery::Delivery;
 use super::{FIRST_FRAME, PACKET_BYTES, convert, status};
 use crate::batch::task::{Inbound, Opened, Task};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
-use crate::ingest::{Input, TurnEnd};
+use crate::ingest::TurnEnd;
 use crate::lane::queue::BatchKey;
 use crate::registry::{Batches, Room};
 
@@ -49,7 +50,7 @@ impl Agents {
         &self,
         room: Room,
         open: v1::Open,
-        (first, inbound): (Vec<Input>, Inbound),
+        (first, inbound): (Vec<Step>, Inbound),
         rpc_deadline: Option<Instant>,
     ) -> Result<Out, Status> {
         if self.draining.is_cancelled() {
@@ -116,18 +117,23 @@ impl BrokerService for Agents {
         let mut first = request
             .calls
             .into_iter()
-            .map(convert::call)
+            .map(|call| convert::call(call).map(Step::Own))
             .collect::<Result<Vec<_>, _>>()
             .map_err(|malformed| status::malformed(&malformed))?;
         let end = request
             .seal
             .map_or(Ok(TurnEnd::Complete), convert::seal)
             .map_err(|malformed| status::malformed(&malformed))?;
-        first.push(Input::Seal(end));
+        first.push(Step::Seal(end));
         let open = v1::Open {
             progress: false,
             ..request.open.unwrap_or_default()
         };
+        if open.dialect.is_some() {
+            return Err(Status::invalid_argument(
+                "open.dialect is for Execute: only a stream can be piped in",
+            ));
+        }
         let mut out = self.open(room, open, (first, Inbound::Nothing), rpc_deadline)?;
         let mut response = v1::ExecuteBatchResponse::default();
         while let Some(packet) = out.recv().await {

@@ -5,11 +5,13 @@ use std::time::Duration;
 mod agent;
 mod result;
 mod tool;
+mod turn;
 mod worker;
 
-pub(crate) use agent::{Open, agent_frame, call, open, seal};
+pub(crate) use agent::{Open, Provider, Step, agent_frame, call, dialect, open, seal};
 pub(crate) use result::{batch_frame, finished, progress, result};
 pub(crate) use tool::catalogue_entry;
+pub(crate) use turn::turn;
 pub(crate) use worker::{FromWorker, Register, assignment, pool_frame, register, worker_frame};
 
 const MAX_NAME_BYTES: usize = 128;

@@ -166,6 +166,11 @@ impl ProviderTurn {
         self.calls.drain(inputs);
     }
 
+    /// The stream cannot go on; the turn is over for whoever reads it.
+    pub(crate) fn fail(&mut self, why: &str) {
+        self.calls.fail(why);
+    }
+
     /// What is known of the turn besides its calls' results.
     pub(crate) fn into_turn(self) -> Turn {
         let dialect = self.dialect();

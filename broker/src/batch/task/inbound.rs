@@ -2,14 +2,21 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use serde::de::IgnoredAny;
 use tokio::time::Instant;
+use tonic::Status;
 use toolpool_proto::v1;
 
+use super::provider::{DropReason, Provider};
 use super::{End, Route, Task};
 use crate::call_error::{CallError, Effect};
+use crate::catalogue::{Revision, Tool};
+use crate::grpc::convert::Step;
 use crate::grpc::{PACKET_FRAMES, convert, status};
 use crate::ingest::{self, Input, Position, Refusal, TurnEnd};
 use crate::lane::lease::Call;
+use crate::policy::Effects;
 use crate::schema::Invalid;
 
 impl Task {
@@ -18,17 +25,55 @@ impl Task {
         if packet.frames.len() > PACKET_FRAMES {
             return Some(End::Refused(status::too_many_frames(packet.frames.len())));
         }
-        let mut inputs = Vec::with_capacity(packet.frames.len());
+        let mut steps = Vec::with_capacity(packet.frames.len());
         for frame in packet.frames {
             match convert::agent_frame(frame) {
-                Ok(input) => inputs.push(input),
+                Ok(step) => steps.push(step),
                 Err(malformed) => return Some(End::Refused(status::malformed(&malformed))),
             }
         }
-        self.take_in(inputs)
+        let known = self.provider.as_ref().is_none_or(Provider::told);
+        let end = self.take_in(steps);
+        if !known && self.provider.as_ref().is_some_and(Provider::knows) {
+            self.accept();
+        }
+        end
     }
 
-    pub(super) fn take_in(&mut self, inputs: Vec<Input>) -> Option<End> {
+    pub(super) fn take_in(&mut self, steps: Vec<Step>) -> Option<End> {
+        let mut inputs = Vec::with_capacity(steps.len());
+        for step in steps {
+            if let Err(refused) = self.take_step(step, &mut inputs) {
+                return Some(End::Refused(refused));
+            }
+        }
+        self.apply(inputs)
+    }
+
+    fn take_step(&mut self, step: Step, inputs: &mut Vec<Input>) -> Result<(), Status> {
+        let refuse = |text| Err(Status::invalid_argument(text));
+        match (step, &mut self.provider) {
+            (Step::Own(input), None) => inputs.push(input),
+            (Step::Seal(end), None) => inputs.push(Input::Seal(end)),
+            (Step::ProviderData(bytes), Some(provider)) => provider.bytes(&bytes, inputs),
+            (Step::ProviderEvent(json), Some(provider)) => provider.event(&json, inputs),
+            (Step::Seal(end), Some(provider)) => provider.seal(end, inputs),
+            (Step::Own(_), Some(_)) => {
+                return refuse(
+                    "blocks and calls cannot be mixed with a provider's stream; leave open.dialect out, or send \
+                     provider_data",
+                );
+            }
+            (Step::ProviderData(_) | Step::ProviderEvent(_), None) => {
+                return refuse(
+                    "provider_data and provider_event are for batches with open.dialect",
+                );
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, inputs: Vec<Input>) -> Option<End> {
         let now = Instant::now();
         let mut events = Vec::with_capacity(inputs.len());
         let mut breach = None;
@@ -44,11 +89,22 @@ impl Task {
         breach
     }
 
+    /// Nothing more will come.
     pub(super) fn seal(&mut self) {
+        if self.ingest.is_sealed() {
+            return;
+        }
+        let mut inputs = Vec::new();
+        match &mut self.provider {
+            Some(provider) => provider.seal(TurnEnd::Complete, &mut inputs),
+            None => inputs.push(Input::Seal(TurnEnd::Complete)),
+        }
+        // What a provider's last event brings may be refused like any other; the turn is over in any case.
+        let _ = self.apply(inputs);
         let now = Instant::now();
         let mut sealed = None;
         self.ingest
-            .seal(TurnEnd::Complete, &mut |event| sealed = Some(event));
+            .seal(TurnEnd::Truncated, &mut |event| sealed = Some(event));
         if let Some(event) = sealed {
             self.ingested(event, now);
         }
@@ -65,7 +121,13 @@ impl Task {
                 self.routes.push(None);
             }
             ingest::Event::Complete(position, call) => self.complete(position, call, now),
-            ingest::Event::Early(..) | ingest::Event::Void(..) => {}
+            ingest::Event::Early(position, call) => self.early(position, call, now),
+            ingest::Event::Void(position, why) => {
+                if let Some(provider) = &mut self.provider {
+                    provider.drop_call(position, why.into());
+                }
+                self.batch.void(position, why.to_text(), now);
+            }
             ingest::Event::Refused(position, refusal) => {
                 let Some(tool) = self.batch.tool_of(position) else {
                     return;
@@ -84,9 +146,33 @@ impl Task {
                 self.batch.refuse(position, false, error, now);
             }
             ingest::Event::Sealed(end, unfinished) => {
+                if let Some(provider) = &mut self.provider {
+                    for &position in &unfinished {
+                        provider.drop_call(position, DropReason::Incomplete);
+                    }
+                }
                 self.batch
                     .seal(end, &unfinished, "the turn ended before its block did", now);
             }
+        }
+    }
+
+    /// A block's text is a closed object, and its provider's format has no better sign.
+    fn early(&mut self, position: Position, call: ingest::CompleteCall, now: Instant) {
+        let Some(tool) = self
+            .batch
+            .tool_of(position)
+            .and_then(|name| self.find(name))
+        else {
+            return;
+        };
+        let revision = tool.revision();
+        let (arguments, idempotency_key) = call.into_parts();
+        if revision.policy.effects == Effects::ReadOnly && revision.schema.check(&arguments).is_ok()
+        {
+            self.route(position, &tool, &revision, (arguments, idempotency_key));
+            self.batch
+                .start_early(position, Arc::clone(&revision.policy), now);
         }
     }
 
@@ -97,17 +183,25 @@ impl Task {
         call: ingest::CompleteCall,
         now: Instant,
     ) {
+        if self.batch.confirm(position, now) {
+            return;
+        }
+        let (arguments, idempotency_key) = call.into_parts();
+        if let Some(provider) = &mut self.provider
+            && serde_json::from_slice::<IgnoredAny>(&arguments).is_err()
+        {
+            provider.drop_call(position, DropReason::NotJson);
+        }
         let Some(name) = self.batch.tool_of(position) else {
             return;
         };
-        let Some(tool) = self.catalogue.find(name) else {
+        let Some(tool) = self.find(name) else {
             let suggest = self.suggestions > 0;
             let error = self.catalogue.why_unknown(name, suggest);
             self.suggestions = self.suggestions.saturating_sub(1);
             return self.batch.refuse(position, true, error, now);
         };
         let revision = tool.revision();
-        let (arguments, idempotency_key) = call.into_parts();
         if let Err(invalid) = revision.schema.check(&arguments) {
             let error = match invalid {
                 Invalid::Undecided(why) => {
@@ -120,6 +214,23 @@ impl Task {
             self.batch.known(position, Arc::clone(&revision.policy));
             return self.batch.refuse(position, true, error, now);
         }
+        self.route(position, &tool, &revision, (arguments, idempotency_key));
+        self.batch
+            .complete(position, Arc::clone(&revision.policy), now);
+    }
+
+    /// The tool that a model means by a name. One that a provider's request named is known by the name it had there too.
+    fn find(&self, name: &str) -> Option<Arc<Tool>> {
+        self.catalogue.find(name)
+    }
+
+    fn route(
+        &mut self,
+        position: Position,
+        tool: &Tool,
+        revision: &Revision,
+        (arguments, idempotency_key): (Bytes, Option<String>),
+    ) {
         let Some(id) = self.batch.id_of(position) else {
             return;
         };
@@ -139,7 +250,5 @@ impl Task {
             call,
             seat: None,
         });
-        self.batch
-            .complete(position, Arc::clone(&revision.policy), now);
     }
 }

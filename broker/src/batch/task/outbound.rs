@@ -11,6 +11,7 @@ use super::{End, Task};
 use crate::batch::Report;
 use crate::grpc::{PACKET_BYTES, convert};
 use crate::id::BatchId;
+use crate::ingest::dialect::Turn;
 
 impl Task {
     /// Sends the progress that has come together; a reader that does not keep up misses it.
@@ -25,6 +26,7 @@ impl Task {
         let Self {
             id,
             batch,
+            provider,
             out,
             accepted_at,
             config,
@@ -38,7 +40,10 @@ impl Task {
         let packets = match end {
             End::Unread => return,
             End::Refused(status) => vec![Err(status)],
-            End::Finished => packets(&id, accepted_at, report),
+            End::Finished => {
+                let told = provider.map(|provider| provider.finish(&report, &config));
+                packets(&id, accepted_at, report, told)
+            }
         };
         for packet in packets {
             // Each packet has its time: a reader that is slow, but reads, gets everything.
@@ -59,8 +64,11 @@ fn packets(
     id: &BatchId,
     accepted_at: SystemTime,
     report: Report,
+    told: Option<(Turn, v1::Turn)>,
 ) -> Vec<Result<v1::ExecuteResponse, Status>> {
-    let finished = convert::finished(id, accepted_at, &report);
+    let (turn, told) = told.unzip();
+    let calls = turn.map_or(Vec::new(), |turn| turn.calls);
+    let finished = convert::finished(id, accepted_at, &report, told);
     let mut packets = Vec::with_capacity(1);
     let mut frames = Vec::with_capacity(report.calls.len() + 1);
     let mut bytes = 0;
@@ -72,7 +80,10 @@ fn packets(
             bytes = 0;
         }
         bytes += size;
-        frames.push(convert::batch_frame(Frame::Result(convert::result(call))));
+        let of = calls.get(call.position);
+        frames.push(convert::batch_frame(Frame::Result(convert::result(
+            call, of,
+        ))));
     }
     frames.push(convert::batch_frame(Frame::Finished(finished)));
     packets.push(Ok(v1::ExecuteResponse { frames }));

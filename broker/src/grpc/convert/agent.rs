@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use toolpool_proto::v1;
 
 use super::{Malformed, duration, malformed, printable};
 use crate::id::{BatchId, CallId};
+use crate::ingest::dialect::Dialect;
 use crate::ingest::{Header, Input, TurnEnd};
 
 const MAX_ID_BYTES: usize = 256;
 /// As much of a tool's name as is kept; no tool has one that long.
 const MAX_TOOL_NAME_BYTES: usize = 256;
+const MOST_LOCAL_TOOLS: usize = 10_000;
 
 /// The agent's wishes for a batch.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +23,30 @@ pub(crate) struct Open {
     pub(crate) max_parallel: Option<usize>,
     pub(crate) finish_on_disconnect: bool,
     pub(crate) progress: bool,
+    /// The agent pipes its provider's stream in.
+    pub(crate) provider: Option<Provider>,
+}
+
+/// What an agent says of its provider's stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Provider {
+    /// `None`: the stream tells.
+    pub(crate) dialect: Option<Dialect>,
+    /// Names of tools that the agent runs itself.
+    pub(crate) local_tools: Vec<String>,
+}
+
+/// A step of the turn as the agent sends it.
+#[derive(Debug)]
+pub(crate) enum Step {
+    /// In the broker's own terms.
+    Own(Input),
+    /// Bytes of the provider's stream.
+    ProviderData(Bytes),
+    /// One event of it.
+    ProviderEvent(Bytes),
+    /// The end.
+    Seal(TurnEnd),
 }
 
 pub(crate) fn open(open: v1::Open) -> Result<Open, Malformed> {
@@ -55,13 +82,68 @@ pub(crate) fn open(open: v1::Open) -> Result<Open, Malformed> {
         max_parallel,
         finish_on_disconnect,
         progress: open.progress,
+        provider: provider(open.dialect, open.local_tools)?,
     })
 }
 
+fn provider(dialect: Option<i32>, local_tools: Vec<String>) -> Result<Option<Provider>, Malformed> {
+    if local_tools.len() > MOST_LOCAL_TOOLS {
+        return malformed(format!(
+            "open.local_tools has {} names; permitted are {MOST_LOCAL_TOOLS}",
+            local_tools.len()
+        ));
+    }
+    let dialect = match dialect {
+        None if local_tools.is_empty() => return Ok(None),
+        None => {
+            return malformed(
+                "open.local_tools is of use only with open.dialect; leave a local tool's blocks out instead",
+            );
+        }
+        Some(named) => match v1::Dialect::try_from(named).map(from_wire) {
+            Ok(Some(choice)) => choice,
+            _ => return malformed("open.dialect is not one of its values; leave it out for none"),
+        },
+    };
+    Ok(Some(Provider {
+        dialect,
+        local_tools,
+    }))
+}
+
+/// `Some(None)` is AUTO; `None` is no dialect.
+fn from_wire(dialect: v1::Dialect) -> Option<Option<Dialect>> {
+    Some(match dialect {
+        v1::Dialect::Unspecified => return None,
+        v1::Dialect::Auto => None,
+        v1::Dialect::Anthropic => Some(Dialect::Anthropic),
+        v1::Dialect::OpenaiChat => Some(Dialect::OpenAiChat),
+        v1::Dialect::OpenaiResponses => Some(Dialect::OpenAiResponses),
+        v1::Dialect::Gemini => Some(Dialect::Gemini),
+        v1::Dialect::Bedrock => Some(Dialect::Bedrock),
+        v1::Dialect::Cohere => Some(Dialect::Cohere),
+        v1::Dialect::Ollama => Some(Dialect::Ollama),
+        v1::Dialect::VercelUi => Some(Dialect::VercelUi),
+    })
+}
+
+pub(crate) fn dialect(dialect: Dialect) -> v1::Dialect {
+    match dialect {
+        Dialect::Anthropic => v1::Dialect::Anthropic,
+        Dialect::OpenAiChat => v1::Dialect::OpenaiChat,
+        Dialect::OpenAiResponses => v1::Dialect::OpenaiResponses,
+        Dialect::Gemini => v1::Dialect::Gemini,
+        Dialect::Bedrock => v1::Dialect::Bedrock,
+        Dialect::Cohere => v1::Dialect::Cohere,
+        Dialect::Ollama => v1::Dialect::Ollama,
+        Dialect::VercelUi => v1::Dialect::VercelUi,
+    }
+}
+
 /// A frame after the first.
-pub(crate) fn agent_frame(frame: v1::AgentFrame) -> Result<Input, Malformed> {
+pub(crate) fn agent_frame(frame: v1::AgentFrame) -> Result<Step, Malformed> {
     use v1::agent_frame::Frame;
-    Ok(match frame.frame {
+    Ok(Step::Own(match frame.frame {
         None => return malformed("a frame is empty or of a kind that this broker does not know"),
         Some(Frame::Open(_)) => {
             return malformed("open came twice; it must be the first frame and only the first");
@@ -81,11 +163,10 @@ pub(crate) fn agent_frame(frame: v1::AgentFrame) -> Result<Input, Malformed> {
         },
         Some(Frame::BlockStop(stop)) => Input::Stop { index: stop.index },
         Some(Frame::Call(whole)) => call(whole)?,
-        Some(Frame::Seal(end)) => Input::Seal(seal(end)?),
-        Some(Frame::ProviderData(_) | Frame::ProviderEvent(_)) => {
-            return malformed("provider_data came without open.dialect");
-        }
-    })
+        Some(Frame::Seal(end)) => return Ok(Step::Seal(seal(end)?)),
+        Some(Frame::ProviderData(bytes)) => return Ok(Step::ProviderData(bytes)),
+        Some(Frame::ProviderEvent(json)) => return Ok(Step::ProviderEvent(json)),
+    }))
 }
 
 pub(crate) fn call(call: v1::Call) -> Result<Input, Malformed> {

@@ -8,6 +8,7 @@ use super::to_wire;
 use crate::batch::{CallReport, Duplicate, Ledger, Progress, Report};
 use crate::call_error::{CallError, Code, Effect, Scope};
 use crate::id::{BatchId, CallId};
+use crate::ingest::dialect::Answered;
 use crate::lane::lease::Limit;
 use crate::schema::Violation;
 
@@ -41,6 +42,7 @@ pub(crate) fn finished(
     batch: &BatchId,
     accepted_at: std::time::SystemTime,
     report: &Report,
+    turn: Option<v1::Turn>,
 ) -> v1::Finished {
     let many = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     v1::Finished {
@@ -51,7 +53,7 @@ pub(crate) fn finished(
         elapsed: Some(to_wire(report.elapsed)),
         summed_run: Some(to_wire(report.summed_run())),
         duplicates: report.duplicates.iter().map(duplicate).collect(),
-        turn: None,
+        turn,
     }
 }
 
@@ -64,7 +66,8 @@ fn duplicate(duplicate: &Duplicate) -> v1::DuplicateCall {
     }
 }
 
-pub(crate) fn result(report: CallReport) -> v1::CallResult {
+/// `of` is what the call's provider said of it, where its stream was piped in.
+pub(crate) fn result(report: CallReport, of: Option<&Answered>) -> v1::CallResult {
     let ending = match report.result {
         Ok(output) => v1::call_result::Ending::Output(output.into_message()),
         Err(error) => v1::call_result::Ending::Error(call_error(error)),
@@ -75,8 +78,8 @@ pub(crate) fn result(report: CallReport) -> v1::CallResult {
         position: u32::try_from(report.position).unwrap_or(u32::MAX),
         ending: Some(ending),
         ledger: Some(ledger(report.ledger)),
-        provider_id: None,
-        thought_signature: None,
+        provider_id: of.and_then(|of| of.provider_id.clone()),
+        thought_signature: of.and_then(|of| of.signature.clone()),
     }
 }
 
@@ -99,7 +102,7 @@ fn ledger(ledger: Ledger) -> v1::TimeLedger {
         ended: Some(to_wire(ledger.ended)),
         attempts: ledger.attempts,
         worker_id: ledger.worker.map(|worker| worker.to_string()),
-        started_early: None,
+        started_early: ledger.started_early.map(to_wire),
     }
 }
 

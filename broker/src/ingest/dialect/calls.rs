@@ -86,6 +86,19 @@ pub(crate) enum Void {
     Unreadable,
 }
 
+impl Void {
+    /// For a model to read, in a sentence that goes on from "was never complete:".
+    pub(crate) fn to_text(self) -> &'static str {
+        match self {
+            Self::Cut => "the turn was cut before its arguments began",
+            Self::NotJson => "its arguments are not JSON",
+            Self::Withdrawn => "the model's provider withdrew it",
+            Self::Superseded => "the model's provider began the message anew",
+            Self::Unreadable => "a damaged event of the model's stream may have been a part of it",
+        }
+    }
+}
+
 /// A call that the broker does not run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NotOurs {
