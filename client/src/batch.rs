@@ -118,6 +118,17 @@ impl Batch {
         self.send(Frame::Call(call.into())).await
     }
 
+    /// The next bytes of the provider's HTTP body, cut anywhere. Only with [`BatchOptions::dialect`](crate::BatchOptions::dialect).
+    pub async fn provider_data(&mut self, bytes: impl Into<Bytes>) -> Result<(), Error> {
+        self.send(Frame::ProviderData(bytes.into())).await
+    }
+
+    /// One event of the provider's stream as JSON text, for an agent that has an SDK's events and not the bytes. Only with
+    /// [`BatchOptions::dialect`](crate::BatchOptions::dialect).
+    pub async fn provider_event(&mut self, json: impl Into<Bytes>) -> Result<(), Error> {
+        self.send(Frame::ProviderEvent(json.into())).await
+    }
+
     /// The turn is over: no more blocks will come. Only needed to read progress afterwards; a second seal does nothing.
     pub async fn seal(&mut self, end: TurnEnd) -> Result<(), Error> {
         if self.writer.is_sealed() {

@@ -7,6 +7,7 @@ use toolpool_proto::v1;
 
 use crate::error::ProtocolError;
 use crate::result::{CallError, CallResult, required};
+use crate::turn::Turn;
 
 /// Every result of a batch, and its totals.
 #[derive(Debug, Clone, PartialEq)]
@@ -14,6 +15,8 @@ pub struct FinishedBatch {
     results: Vec<CallResult>,
     /// Counts and times.
     pub summary: Summary,
+    /// Where the provider's stream was piped in: the turn as its provider sees it.
+    pub turn: Option<Turn>,
 }
 
 /// What the broker says of a batch as a whole.
@@ -78,7 +81,7 @@ impl FinishedBatch {
     /// Checks what came against what the broker says it sent.
     pub(crate) fn new(
         mut results: Vec<CallResult>,
-        finished: v1::Finished,
+        mut finished: v1::Finished,
     ) -> Result<Self, ProtocolError> {
         if usize::try_from(finished.calls) != Ok(results.len()) {
             return Err(ProtocolError::Count {
@@ -91,8 +94,10 @@ impl FinishedBatch {
             return Err(ProtocolError::SecondResult(second.id.clone()));
         }
         results.sort_by_key(|result| result.position);
+        let turn = finished.turn.take().map(Turn::try_from).transpose()?;
         Ok(Self {
             results,
+            turn,
             summary: finished.try_into()?,
         })
     }

@@ -31,7 +31,8 @@ impl Gather {
             return Ok(Step::More);
         };
         Ok(match frame {
-            Frame::Accepted(_) => return Err(ProtocolError::NotAccepted),
+            // Said again once a stream has shown what it is.
+            Frame::Accepted(_) => Step::More,
             Frame::Progress(progress) => {
                 Progress::parse(progress)?.map_or(Step::More, Step::Progress)
             }

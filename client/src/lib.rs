@@ -34,7 +34,7 @@
 //!
 //! Modules, in reading order: `client` (the door), `batch` (a turn that is under way, and its two halves),
 //! `outgoing` (frames into packets), `gather` (frames into results; plain code), `finished`, `result`, `progress`,
-//! `tool` (what comes back), `reach` (the retry), `error`.
+//! `turn`, `tool` (what comes back), `reach` (the retry), `error`.
 
 mod batch;
 mod call;
@@ -48,6 +48,7 @@ mod progress;
 mod reach;
 mod result;
 mod tool;
+mod turn;
 
 pub use batch::{Batch, BatchReader, BatchWriter, Over};
 pub use call::Call;
@@ -59,4 +60,7 @@ pub use progress::{Progress, ProgressEvent};
 pub use result::{CallError, CallResult, Content, Outcome, Output, TimeLedger, Violation};
 pub use tool::{Policy, Tool};
 /// The names of the protocol, as they are on the wire. `Unspecified` stands for a value that is newer than this client.
-pub use toolpool_proto::v1::{Effect, Effects, ErrorCode, FailureAction, Limit, TimeoutScope};
+pub use toolpool_proto::v1::{
+    Dialect, DropReason, Effect, Effects, ErrorCode, FailureAction, Limit, Owner, TimeoutScope,
+};
+pub use turn::{DroppedCall, PassedOverCall, Turn};

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use toolpool_proto::v1;
 
+use crate::Dialect;
+
 /// How a broker is reached.
 #[derive(Debug, Clone)]
 pub struct ConnectOptions {
@@ -68,6 +70,8 @@ pub struct BatchOptions {
     max_parallel: Option<NonZeroU32>,
     on_disconnect: Option<OnDisconnect>,
     progress: bool,
+    dialect: Option<Dialect>,
+    local_tools: Vec<String>,
 }
 
 impl BatchOptions {
@@ -106,6 +110,22 @@ impl BatchOptions {
         self
     }
 
+    /// The agent will pipe its provider's stream in, with [`Batch::provider_data`](crate::Batch::provider_data), instead
+    /// of blocks and calls. [`Dialect::Auto`]: the stream tells by itself. Not set: it will not.
+    #[must_use]
+    pub fn dialect(mut self, dialect: Dialect) -> Self {
+        self.dialect = Some(dialect);
+        self
+    }
+
+    /// Tools that the agent runs itself, by the names that the model knows them by; their calls are passed over. Only
+    /// together with [`BatchOptions::dialect`].
+    #[must_use]
+    pub fn local_tools(mut self, names: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.local_tools = names.into_iter().map(Into::into).collect();
+        self
+    }
+
     pub(crate) fn has_batch_id(&self) -> bool {
         self.batch_id.is_some()
     }
@@ -124,7 +144,8 @@ impl BatchOptions {
                 action.into()
             }),
             progress: self.progress,
-            ..v1::Open::default()
+            dialect: self.dialect.map(Into::into),
+            local_tools: self.local_tools.clone(),
         }
     }
 }

@@ -25,6 +25,10 @@ pub struct CallResult {
     pub outcome: Outcome,
     /// Where its time went.
     pub ledger: TimeLedger,
+    /// Where the provider's stream was piped in: its own id for the call, which need not be unique.
+    pub provider_id: Option<String>,
+    /// Gemini: the thought signature that stood beside the call, and has to go back with it unchanged.
+    pub thought_signature: Option<String>,
 }
 
 /// What a call gave back. No content at all is a legal output. Displays as its text and JSON, a blob as its type and size.
@@ -89,6 +93,8 @@ pub struct TimeLedger {
     pub block_began: Duration,
     /// When the block was complete. `None`: it never was.
     pub block_complete: Option<Duration>,
+    /// When the call was let start although its block was not complete. `None`: it was not.
+    pub started_early: Option<Duration>,
     /// How long the complete call was held for the seal. `None`: it was not held.
     pub held: Option<Duration>,
     /// How long it waited for a limit, over all attempts. `None`: not at all.
@@ -144,6 +150,8 @@ impl TryFrom<v1::CallResult> for CallResult {
                 .ledger
                 .ok_or(ProtocolError::Missing("result.ledger"))?
                 .try_into()?,
+            provider_id: result.provider_id,
+            thought_signature: result.thought_signature,
         })
     }
 }
@@ -200,6 +208,7 @@ impl TryFrom<v1::TimeLedger> for TimeLedger {
             limited_by: ledger.limited_by.map(|_| ledger.limited_by()),
             block_began: required("ledger.block_began", ledger.block_began)?,
             block_complete: optional("ledger.block_complete", ledger.block_complete)?,
+            started_early: optional("ledger.started_early", ledger.started_early)?,
             held: optional("ledger.held", ledger.held)?,
             limit_wait: optional("ledger.limit_wait", ledger.limit_wait)?,
             slot_wait: optional("ledger.slot_wait", ledger.slot_wait)?,

@@ -77,6 +77,16 @@ impl BatchWriter {
         self.send(Frame::Call(call.into())).await
     }
 
+    /// As [`Batch::provider_data`](crate::Batch::provider_data).
+    pub async fn provider_data(&mut self, bytes: impl Into<Bytes>) -> Result<(), Over> {
+        self.send(Frame::ProviderData(bytes.into())).await
+    }
+
+    /// As [`Batch::provider_event`](crate::Batch::provider_event).
+    pub async fn provider_event(&mut self, json: impl Into<Bytes>) -> Result<(), Over> {
+        self.send(Frame::ProviderEvent(json.into())).await
+    }
+
     /// Ends the turn. The reader then gets the results.
     pub async fn seal(mut self, end: TurnEnd) -> Result<(), Over> {
         self.send(seal(end)).await?;

@@ -19,6 +19,7 @@ fn result(id: &str, position: u32) -> v1::BatchFrame {
             ended: Some(short()),
             ..v1::TimeLedger::default()
         }),
+        ..v1::CallResult::default()
     }))
 }
 
@@ -30,7 +31,7 @@ fn finished(calls: u32) -> v1::BatchFrame {
         accepted_at: Some(prost_types::Timestamp::default()),
         elapsed: Some(short()),
         summed_run: Some(short()),
-        duplicates: Vec::new(),
+        ..v1::Finished::default()
     }))
 }
 
@@ -80,8 +81,12 @@ fn what_does_not_add_up_is_turned_away() {
     );
     let empty = take([frame(Frame::Result(v1::CallResult::default()))]);
     assert_eq!(empty, Err(ProtocolError::Missing("result.ending")));
+}
+
+#[test]
+fn a_broker_may_say_later_what_it_takes_a_stream_for() {
     let again = take([frame(Frame::Accepted(v1::Accepted::default()))]);
-    assert_eq!(again, Err(ProtocolError::NotAccepted));
+    assert_eq!(again, Ok(Step::More));
 }
 
 #[test]

@@ -4,22 +4,22 @@ use bytes::Bytes;
 
 use super::*;
 use crate::catalogue::Definition;
-use crate::ingest::Header;
+use crate::ingest::{Header, Input};
 use crate::lane::tests::context;
 use crate::policy::PolicyPatch;
 use crate::registry::Batches;
 use crate::schema::Schema;
 
-fn whole(id: &str, tool: &str) -> Input {
+fn whole(id: &str, tool: &str) -> Step {
     let header = Header {
         id: id.into(),
         tool: tool.to_owned(),
     };
-    Input::Whole {
+    Step::Own(Input::Whole {
         header,
         idempotency_key: None,
         arguments: Bytes::from_static(b"{}"),
-    }
+    })
 }
 
 #[tokio::test(start_paused = true)]
@@ -43,6 +43,7 @@ async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
         max_parallel: None,
         finish_on_disconnect: false,
         progress: false,
+        provider: None,
     };
     let place = Batches::new(1).room().unwrap().open(&open.batch).unwrap();
     let task = Task::new(Opened {
