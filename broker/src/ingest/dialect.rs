@@ -126,6 +126,10 @@ impl ProviderTurn {
 
     /// Takes the next bytes of the stream, cut anywhere.
     pub(crate) fn bytes(&mut self, bytes: &[u8], inputs: &mut Vec<Input>) {
+        if self.calls.ended() {
+            // The framing may be what failed.
+            return;
+        }
         let (decoding, calls) = (&mut self.decoding, &mut self.calls);
         let taken = self
             .framing
@@ -188,6 +192,10 @@ fn take(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) {
     {
         *decoding = Decoding::As(dialect, dialect.decoder());
     }
+    if event.exception {
+        calls.fail(failure(event));
+        return;
+    }
     // An event that does not even tell its dialect carries nothing of a call.
     let Decoding::As(_, decoder) = decoding else {
         return;
@@ -196,6 +204,13 @@ fn take(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) {
         // Half an event may have been a part of a call's text. What is no object at all is a keep-alive.
         calls.unreadable();
     }
+}
+
+/// What a server says when it breaks off: the same in every dialect whose frames can say so.
+fn failure(event: Event<'_>) -> String {
+    let name = event.name.unwrap_or("an exception");
+    let why = String::from_utf8_lossy(event.data);
+    format!("the provider broke off with {name}: {why}")
 }
 
 #[cfg(test)]

@@ -109,10 +109,6 @@ impl Decode for Anthropic {
                 None => Ok(()),
             };
         }
-        if event.exception {
-            calls.fail(failure(event.name, event.data));
-            return Ok(());
-        }
         self.message(message, calls);
         Ok(())
     }
@@ -237,12 +233,4 @@ fn complete(open: Open, calls: &mut Calls) {
         calls.append(open.block, input.get());
     }
     calls.complete(open.block);
-}
-
-fn failure(name: Option<&str>, data: &[u8]) -> String {
-    let name = name.unwrap_or("an exception");
-    format!(
-        "the provider broke off with {name}: {}",
-        String::from_utf8_lossy(data)
-    )
 }

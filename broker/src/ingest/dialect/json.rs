@@ -5,7 +5,8 @@ use std::fmt;
 use std::ops::Deref;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
+use serde::de::{Deserializer, Error, Visitor};
+use serde_json::value::RawValue;
 
 /// A string, borrowed from the event if it has no escapes. serde borrows a `Cow` only where it stands alone, not inside
 /// an `Option`.
@@ -39,6 +40,30 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             }
         }
         deserializer.deserialize_str(Strings).map(Text)
+    }
+}
+
+/// Arguments as text. Where text is due some servers give the object itself, and where an object is due, text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Arguments<'a>(Text<'a>);
+
+impl Deref for Arguments<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        if json.starts_with('"') {
+            return serde_json::from_str(json)
+                .map(Self)
+                .map_err(D::Error::custom);
+        }
+        Ok(Self(Text(Cow::Borrowed(json))))
     }
 }
 
