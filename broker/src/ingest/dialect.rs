@@ -151,19 +151,27 @@ impl ProviderTurn {
         if let Err(error) = taken {
             self.calls.fail(error.to_string());
         }
-        if !self.calls.ended()
-            && let Decoding::As(_, decoder) = &mut self.decoding
-        {
-            decoder.finish(&mut self.calls);
-        }
+        self.finish_decoder();
         self.calls.cut_short("the stream ended before the turn did");
         self.calls.drain(inputs);
     }
 
     /// The agent ends the turn in its own words; what the stream said of its end stands.
     pub(crate) fn end(&mut self, end: TurnEnd, inputs: &mut Vec<Input>) {
+        if end != TurnEnd::Aborted {
+            // What the stream said may be known and kept back for the case that more comes.
+            self.finish_decoder();
+        }
         self.calls.end_as(end);
         self.calls.drain(inputs);
+    }
+
+    fn finish_decoder(&mut self) {
+        if !self.calls.ended()
+            && let Decoding::As(_, decoder) = &mut self.decoding
+        {
+            decoder.finish(&mut self.calls);
+        }
     }
 
     /// What is known of the turn besides its calls' results.
