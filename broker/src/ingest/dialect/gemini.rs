@@ -1,6 +1,6 @@
 //! Gemini `streamGenerateContent`: a call is a part, whole and complete at once, unless its arguments are streamed.
 //!
-//! Field names are camelCase on the wire and snake_case in what the Python SDK writes out. Good ends are not taken at
+//! Field names are `camelCase` on the wire and `snake_case` in what the Python SDK writes out. Good ends are not taken at
 //! once: older models say `STOP` in every chunk, and a call may be in the next one. So a turn that went well ends with
 //! its stream.
 

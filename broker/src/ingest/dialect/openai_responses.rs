@@ -4,19 +4,18 @@
 //! leave them out. `response.completed` repeats all items: what it says of one that was never done is taken from it, so
 //! that a call whose own event was lost is run when the provider vouches for it; of one that was done it is not.
 
+mod event;
 mod item;
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
-use memchr::memchr2;
-use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Void};
-use super::json::Text;
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
+use event::{EndEvent, ItemEvent, broke_off, failure, kind};
 use item::{Fingerprint, Item, Role};
 
 /// Items that are kept in mind; no response has as many, and a stream of them is not to fill the memory.
@@ -47,37 +46,6 @@ enum Stage {
     Done,
     /// Not ours.
     Passed,
-}
-
-#[derive(Deserialize)]
-struct ItemEvent<'a> {
-    output_index: Option<u64>,
-    #[serde(borrow)]
-    item: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct EndEvent<'a> {
-    #[serde(borrow)]
-    response: Option<Response<'a>>,
-}
-
-#[derive(Deserialize, Default)]
-struct Response<'a> {
-    #[serde(borrow)]
-    status: Option<Text<'a>>,
-    #[serde(borrow)]
-    output: Option<Vec<&'a RawValue>>,
-    #[serde(borrow)]
-    incomplete_details: Option<IncompleteDetails<'a>>,
-    #[serde(borrow)]
-    error: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize)]
-struct IncompleteDetails<'a> {
-    #[serde(borrow)]
-    reason: Option<Text<'a>>,
 }
 
 /// How a response ended.
@@ -129,13 +97,13 @@ impl OpenAiResponses {
         done: bool,
         calls: &mut Calls,
     ) -> Result<(), serde_json::Error> {
+        if self.failure.is_some() {
+            return Ok(());
+        }
         let ItemEvent { output_index, item } = serde_json::from_slice(data)?;
         let Some((item, role)) = item.map(item::read).transpose()?.flatten() else {
             return Ok(());
         };
-        if self.failure.is_some() {
-            return Ok(());
-        }
         let index = output_index.unwrap_or_else(|| self.index_of(&item));
         self.take(index, &item, role, done, calls)
     }
@@ -159,7 +127,7 @@ impl OpenAiResponses {
         let kind = match role {
             Role::Call(kind) => kind,
             Role::Elsewhere(owner) => {
-                if known.is_none() && !(item.is_result() && self.has(&fingerprint)) {
+                if known.is_none() && !(item.is_result() && self.has(fingerprint.id)) {
                     calls.pass_over(owner, item.id_for(owner), item.label(), index);
                     self.keep(index, fingerprint, Stage::Passed, calls);
                 }
@@ -211,10 +179,8 @@ impl OpenAiResponses {
         }
     }
 
-    fn has(&self, fingerprint: &Fingerprint) -> bool {
-        self.items
-            .values()
-            .any(|known| known.fingerprint.id.is_some() && known.fingerprint.id == fingerprint.id)
+    fn has(&self, id: Option<u64>) -> bool {
+        id.is_some() && (self.items.values()).any(|known| known.fingerprint.id == id)
     }
 
     /// The index of an item that comes without: the one under which its call is known, or the next.
@@ -289,54 +255,6 @@ impl OpenAiResponses {
             let _ = self.take(index, &item, role, whole, calls);
         }
     }
-}
-
-/// What an event is. Most are deltas, and most servers put the type first: then nothing else of it is read.
-fn kind(data: &[u8]) -> Result<Cow<'_, str>, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct Kind<'a> {
-        #[serde(borrow, rename = "type")]
-        kind: Option<Text<'a>>,
-        #[serde(borrow)]
-        error: Option<&'a RawValue>,
-    }
-    if let Some(kind) = leading_kind(data) {
-        return Ok(Cow::Borrowed(kind));
-    }
-    let event: Kind<'_> = serde_json::from_slice(data)?;
-    Ok(match (event.kind, event.error) {
-        (Some(kind), _) => Cow::Owned(kind.to_string()),
-        // The body of a refused request, sent as if it were an event.
-        (None, Some(_)) => Cow::Borrowed("error"),
-        (None, None) => Cow::Borrowed(""),
-    })
-}
-
-fn leading_kind(data: &[u8]) -> Option<&str> {
-    let mut rest = data;
-    for token in ["{", "\"type\"", ":", "\""] {
-        rest = rest.trim_ascii_start().strip_prefix(token.as_bytes())?;
-    }
-    let end = memchr2(b'"', b'\\', rest).filter(|end| rest[*end] == b'"')?;
-    std::str::from_utf8(&rest[..end]).ok()
-}
-
-fn failure(data: &[u8]) -> Result<String, serde_json::Error> {
-    #[derive(Deserialize)]
-    struct Failure<'a> {
-        #[serde(borrow)]
-        error: Option<&'a RawValue>,
-    }
-    let event: Failure<'_> = serde_json::from_slice(data)?;
-    Ok(match event.error {
-        Some(error) => broke_off(error.get()),
-        // Its code and message are the event's own.
-        None => broke_off(&String::from_utf8_lossy(data)),
-    })
-}
-
-fn broke_off(why: &str) -> String {
-    format!("the provider broke off: {why}")
 }
 
 #[cfg(test)]
