@@ -155,17 +155,17 @@ impl ProviderTurn {
         if let Err(error) = taken {
             self.calls.fail(error.to_string());
         }
-        if !self.calls.ended()
-            && let Decoding::As(_, decoder) = &mut self.decoding
-        {
-            decoder.finish(&mut self.calls);
-        }
+        self.finish_decoder();
         self.calls.cut_short("the stream ended before the turn did");
         self.calls.drain(inputs);
     }
 
     /// The agent ends the turn in its own words; what the stream said of its end stands.
     pub(crate) fn end(&mut self, end: TurnEnd, inputs: &mut Vec<Input>) {
+        if end != TurnEnd::Aborted {
+            // What the stream said may be known and kept back for the case that more comes.
+            self.finish_decoder();
+        }
         self.calls.end_as(end);
         self.calls.drain(inputs);
     }
@@ -173,6 +173,14 @@ impl ProviderTurn {
     /// The stream cannot go on; the turn is over for whoever reads it.
     pub(crate) fn fail(&mut self, why: &str) {
         self.calls.fail(why);
+    }
+
+    fn finish_decoder(&mut self) {
+        if !self.calls.ended()
+            && let Decoding::As(_, decoder) = &mut self.decoding
+        {
+            decoder.finish(&mut self.calls);
+        }
     }
 
     /// What is known of the turn besides its calls' results.

@@ -36,7 +36,9 @@ pub(super) fn dialect(event: Event<'_>) -> Option<Dialect> {
         None if event.data.trim_ascii() == DONE => return None,
         None => {}
     }
-    let probe: Probe<'_> = serde_json::from_slice(event.data).ok()?;
+    let Ok(probe) = serde_json::from_slice::<Probe<'_>>(event.data) else {
+        return by_first_key(event.data);
+    };
     if let Some(kind) = &probe.kind {
         return by_type(kind);
     }
@@ -59,6 +61,13 @@ pub(super) fn dialect(event: Event<'_>) -> Option<Dialect> {
     } else {
         None
     }
+}
+
+/// A stream that was cut in its first event still tells what it was going to be, if that event begins with it.
+fn by_first_key(data: &[u8]) -> Option<Dialect> {
+    let data = data.trim_ascii_start().strip_prefix(b"{")?;
+    let data = data.trim_ascii_start().strip_prefix(b"\"")?;
+    data.starts_with(b"candidates\"").then_some(Dialect::Gemini)
 }
 
 /// Anthropic's words are joined by underscores, Cohere's and Vercel's by hyphens, Responses' by dots.
