@@ -17,11 +17,29 @@ pub(super) enum Closed {
     },
     /// The object has ended, and only white space followed.
     Object { filled: bool },
+    /// So many letters of `null`, which stands for no arguments, and after the last only white space.
+    Null(u8),
     /// Something else: another value, or more after the object.
     Other,
 }
 
+const NULL: &[u8] = b"null";
+
 impl Closed {
+    /// Nothing that stands for arguments has come.
+    pub(super) fn is_nothing(self) -> bool {
+        matches!(self, Self::Blank) || self.is_null()
+    }
+
+    /// A whole value: an object, or `null`.
+    pub(super) fn is_whole(self) -> bool {
+        matches!(self, Self::Object { .. }) || self.is_null()
+    }
+
+    fn is_null(self) -> bool {
+        matches!(self, Self::Null(letters) if usize::from(letters) == NULL.len())
+    }
+
     pub(super) fn push(&mut self, text: &str) {
         for &byte in text.as_bytes() {
             *self = self.after(byte);
@@ -38,8 +56,13 @@ impl Closed {
                 escaped: false,
                 filled: false,
             },
+            Self::Blank if byte == NULL[0] => Self::Null(1),
+            Self::Null(letters) if NULL.get(usize::from(letters)) == Some(&byte) => {
+                Self::Null(letters + 1)
+            }
             Self::Object { .. } if blank => self,
-            Self::Blank | Self::Object { .. } | Self::Other => Self::Other,
+            Self::Null(_) if blank && self.is_null() => self,
+            Self::Blank | Self::Object { .. } | Self::Null(_) | Self::Other => Self::Other,
             Self::Open {
                 depth,
                 in_string: true,
@@ -101,8 +124,18 @@ mod tests {
 
     #[test]
     fn what_follows_the_object_is_seen() {
-        for text in [r#"{}{"a":1}"#, r#"{"a":1},"#, "[1]", "null", "1"] {
+        for text in [r#"{}{"a":1}"#, r#"{"a":1},"#, "[1]", "nul l", "nulll", "1"] {
             assert_eq!(after(text), Closed::Other, "{text}");
         }
+    }
+
+    #[test]
+    fn null_is_a_whole_value_and_stands_for_nothing() {
+        for text in ["null", " null\n"] {
+            assert!(after(text).is_whole() && after(text).is_nothing(), "{text}");
+        }
+        assert!(!after("nul").is_whole() && !after("nul").is_nothing());
+        assert!(after(" ").is_nothing() && !after(" ").is_whole());
+        assert!(after("{}").is_whole() && !after("{}").is_nothing());
     }
 }

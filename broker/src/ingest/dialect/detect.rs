@@ -37,8 +37,8 @@ pub(super) fn dialect(event: Event<'_>) -> Option<Dialect> {
         None => {}
     }
     let probe: Probe<'_> = serde_json::from_slice(event.data).ok()?;
-    if let Some(kind) = &probe.kind {
-        return by_type(kind);
+    if let Some(dialect) = probe.kind.as_deref().and_then(by_type) {
+        return Some(dialect);
     }
     if probe.choices.is_some() {
         Some(Dialect::OpenAiChat)
