@@ -1,5 +1,7 @@
 //! Whether joined text is a closed JSON object, seen as it comes: nothing but white space could follow.
 
+use memchr::memchr2;
+
 /// How far a text has come. It is looked at only as far as brackets and strings go; whether it is valid JSON is for the
 /// parser to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,15 +43,36 @@ impl Closed {
     }
 
     pub(super) fn push(&mut self, text: &str) {
-        for &byte in text.as_bytes() {
+        let mut bytes = text.as_bytes();
+        loop {
+            if self.in_plain_string() {
+                let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+                bytes = &bytes[end..];
+            }
+            let Some((&byte, rest)) = bytes.split_first() else {
+                return;
+            };
             *self = self.after(byte);
+            bytes = rest;
         }
+    }
+
+    /// Only a quote or a backslash would change anything: most of a long text need not be looked at.
+    fn in_plain_string(self) -> bool {
+        matches!(
+            self,
+            Self::Open {
+                in_string: true,
+                escaped: false,
+                ..
+            }
+        )
     }
 
     fn after(self, byte: u8) -> Self {
         let blank = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
         match self {
-            Self::Blank if blank => self,
+            Self::Blank | Self::Object { .. } if blank => self,
             Self::Blank if byte == b'{' => Self::Open {
                 depth: 1,
                 in_string: false,
@@ -60,7 +83,6 @@ impl Closed {
             Self::Null(letters) if NULL.get(usize::from(letters)) == Some(&byte) => {
                 Self::Null(letters + 1)
             }
-            Self::Object { .. } if blank => self,
             Self::Null(_) if blank && self.is_null() => self,
             Self::Blank | Self::Object { .. } | Self::Null(_) | Self::Other => Self::Other,
             Self::Open {
@@ -119,6 +141,17 @@ mod tests {
                     &text[..end]
                 );
             }
+        }
+    }
+
+    #[test]
+    fn it_does_not_matter_where_the_text_is_cut() {
+        let text = r#" {"a\"":"b\\","c":["{",{"d":"\u005c"}],"e":"a long string"} "#;
+        for (cut, _) in text.char_indices() {
+            let mut closed = Closed::default();
+            closed.push(&text[..cut]);
+            closed.push(&text[cut..]);
+            assert_eq!(closed, Closed::Object { filled: true }, "{cut}");
         }
     }
 

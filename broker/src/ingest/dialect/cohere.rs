@@ -14,7 +14,7 @@ use crate::ingest::TurnEnd;
 pub(super) struct Cohere {
     /// One as a rule.
     open: Vec<Open>,
-    /// The call that ended before anything else of the message came.
+    /// The call that has ended, if none began after it.
     last: Option<Block>,
     /// Calls so far.
     order: u64,
@@ -191,5 +191,128 @@ impl Open {
         } else {
             calls.complete(self.block);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::decode::{Decoded, Decoder, Dialect};
+
+    const BEGIN: &str = r#"{"type":"tool-call-start","index":0,"delta":{"message":{"tool_calls":{"id":"f_1","type":"function","function":{"name":"f","arguments":""}}}}}"#;
+    const STOP: &str = r#"{"type":"tool-call-end","index":0}"#;
+
+    fn fragment(arguments: &str) -> String {
+        format!(
+            r#"{{"type":"tool-call-delta","index":0,"delta":{{"message":{{"tool_calls":{{"function":{{"arguments":{arguments}}}}}}}}}}}"#
+        )
+    }
+
+    fn end(reason: &str) -> String {
+        format!(r#"{{"type":"message-end","delta":{{"finish_reason":"{reason}","usage":{{}}}}}}"#)
+    }
+
+    fn read(events: &[&str]) -> Decoded {
+        let mut decoder = Decoder::new(Some(Dialect::Cohere), 4096);
+        for event in events {
+            decoder.event(event.as_bytes());
+        }
+        decoder.finish()
+    }
+
+    /// One call each line: id, name, arguments.
+    fn calls(decoded: &Decoded) -> Vec<String> {
+        let mut lines = Vec::new();
+        for call in &decoded.calls {
+            let text = std::str::from_utf8(&call.arguments).unwrap();
+            lines.push(format!(
+                "{} {} {text}",
+                call.id.as_deref().unwrap(),
+                call.name
+            ));
+        }
+        lines
+    }
+
+    #[test]
+    fn a_call_is_complete_at_its_own_end() {
+        let decoded = read(&[
+            r#"{"type":"message-start","id":"m","delta":{"message":{"role":"assistant","tool_calls":[],"tool_plan":""}}}"#,
+            r#"{"type":"tool-plan-delta","delta":{"message":{"tool_plan":"I will"}}}"#,
+            r#"{"type":"new","index":"one","delta":[]}"#,
+            BEGIN,
+            &fragment(r#""{\n    \"x\"""#),
+            &fragment("null"),
+            &fragment(r#"": \"\ud83d""#),
+            &fragment(r#""\ude00\"}""#),
+            STOP,
+            r#"{"type":"tool-call-start","index":1,"delta":{"message":{"tool_calls":{"id":"g_1","function":{"name":"g","arguments":"{\"y\""}}}}}"#,
+        ]);
+        assert_eq!(calls(&decoded), ["f_1 f {\n    \"x\": \"😀\"}"]);
+        assert_eq!(decoded.incomplete.len(), 1);
+        assert!(!decoded.complete && decoded.error.is_some());
+    }
+
+    #[test]
+    fn good_reasons_complete_the_turn_and_all_others_cut_it() {
+        for reason in ["TOOL_CALL", "COMPLETE", "STOP_SEQUENCE"] {
+            let decoded = read(&[BEGIN, STOP, &end(reason), "[DONE]"]);
+            assert_eq!(calls(&decoded), ["f_1 f {}"], "{reason}");
+            assert!(decoded.complete, "{reason}");
+            assert_eq!(decoded.stop_reason.as_deref(), Some(reason));
+        }
+        for reason in ["MAX_TOKENS", "ERROR", "TIMEOUT", "NEW"] {
+            let decoded = read(&[BEGIN, &fragment(r#""{}""#), STOP, &end(reason)]);
+            assert_eq!(calls(&decoded), ["f_1 f {}"], "{reason}");
+            assert!(!decoded.complete && decoded.error.is_none(), "{reason}");
+        }
+    }
+
+    #[test]
+    fn no_arguments_are_an_empty_object_unless_the_turn_was_cut_there() {
+        for text in [r#""""#, "null", r#""null""#, r#"" ""#] {
+            let (good, bad) = (end("TOOL_CALL"), end("MAX_TOKENS"));
+            let one = [BEGIN, &fragment(text), STOP];
+            let whole = read(&[&one[..], &[&good]].concat());
+            assert_eq!(calls(&whole), ["f_1 f {}"], "{text}");
+            let cut = read(&[&one[..], &[&bad]].concat());
+            assert_eq!(calls(&cut), [""; 0], "{text}");
+            // What came after it shows that it had its end.
+            let later = [&one[..], &one[..], &[&bad]].concat();
+            assert_eq!(calls(&read(&later)), ["f_1 f {}"], "{text}");
+        }
+    }
+
+    #[test]
+    fn an_error_is_told() {
+        let decoded = read(&[
+            BEGIN,
+            r#"{"type":"message-end","delta":{"error":"overloaded","finish_reason":"ERROR"}}"#,
+        ]);
+        assert_eq!(decoded.stop_reason.as_deref(), Some("ERROR"));
+        assert!(
+            decoded
+                .error
+                .is_some_and(|error| error.contains("overloaded"))
+        );
+        let decoded = read(&[BEGIN, STOP, "[DONE]"]);
+        assert_eq!(calls(&decoded), ["f_1 f {}"]);
+        assert!(!decoded.complete && decoded.error.is_some());
+    }
+
+    #[test]
+    fn what_is_out_of_order_is_passed_over() {
+        let decoded = read(&[
+            STOP,
+            &fragment(r#""{}""#),
+            r#"{"type":"tool-call-start","index":0}"#,
+            r#"{"type":"tool-call-start","index":0,"delta":{"message":{"tool_calls":{"id":"n","function":{"name":""}}}}}"#,
+            BEGIN,
+            BEGIN,
+            STOP,
+            STOP,
+            &end("TOOL_CALL"),
+        ]);
+        assert_eq!(calls(&decoded), ["f_1 f {}"]);
+        assert!(decoded.incomplete[0].superseded);
     }
 }

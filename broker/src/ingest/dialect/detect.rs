@@ -80,3 +80,20 @@ fn by_type(kind: &str) -> Option<Dialect> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_no_format_has_leaves_it_to_the_other_fields() {
+        let of = |json: &str| dialect(Event::of(json.as_bytes()));
+        let chunk = r#"{"type":"chunk","choices":[],"prompt_filter_results":[]}"#;
+        assert_eq!(of(chunk), Some(Dialect::OpenAiChat));
+        assert_eq!(of(r#"{"type":"chunk"}"#), None);
+        assert_eq!(
+            of(r#"{"type":"message-start","delta":{}}"#),
+            Some(Dialect::Cohere)
+        );
+    }
+}

@@ -47,14 +47,20 @@ impl Half {
 
     fn join_bytes(&mut self, mut bytes: Vec<u8>) -> Result<String, Broken> {
         if let Some(first) = self.0.take() {
-            let second = bytes.first_chunk().and_then(second_half).ok_or(Broken)?;
+            let second = bytes
+                .first_chunk()
+                .copied()
+                .and_then(second_half)
+                .ok_or(Broken)?;
             let whole = char::decode_utf16([unit(first), second])
                 .next()
                 .and_then(Result::ok)
                 .ok_or(Broken)?;
             bytes.splice(..size_of::<Surrogate>(), whole.to_string().into_bytes());
         }
-        if let Some(last) = bytes.last_chunk::<3>().copied().filter(is_first_half) {
+        if let Some(last) = bytes.last_chunk().copied()
+            && is_first_half(last)
+        {
             self.0 = Some(last);
             bytes.truncate(bytes.len() - last.len());
         }
@@ -62,12 +68,12 @@ impl Half {
     }
 }
 
-fn is_first_half(bytes: &Surrogate) -> bool {
+fn is_first_half(bytes: Surrogate) -> bool {
     matches!(bytes, [0xED, 0xA0..=0xAF, _])
 }
 
-fn second_half(bytes: &Surrogate) -> Option<u16> {
-    matches!(bytes, [0xED, 0xB0..=0xBF, _]).then(|| unit(*bytes))
+fn second_half(bytes: Surrogate) -> Option<u16> {
+    matches!(bytes, [0xED, 0xB0..=0xBF, _]).then(|| unit(bytes))
 }
 
 fn unit([first, second, third]: Surrogate) -> u16 {

@@ -51,7 +51,7 @@ impl Decode for OpenAiChat {
                 self.tear();
             }
         })?;
-        if let Err(TooMany(what)) = self.chunk(chunk, calls) {
+        if let Err(TooMany(what)) = self.chunk(&chunk, calls) {
             calls.fail(format!("the provider's stream has far too many {what}"));
         }
         Ok(())
@@ -63,7 +63,7 @@ impl Decode for OpenAiChat {
 }
 
 impl OpenAiChat {
-    fn chunk(&mut self, chunk: Chunk<'_>, calls: &mut Calls) -> Result<(), TooMany> {
+    fn chunk(&mut self, chunk: &Chunk<'_>, calls: &mut Calls) -> Result<(), TooMany> {
         for choice in chunk.choices.iter() {
             self.choice(choice, chunk.error.is_some(), calls)?;
         }
@@ -71,6 +71,7 @@ impl OpenAiChat {
             calls.fail(format!("the provider broke off: {error}"));
             return Ok(());
         }
+        // A choice that has not begun by now is not waited for: servers begin all of them together.
         let mut ends = self.choices.iter().map(|message| message.end);
         if !self.choices.is_empty() && ends.clone().all(|end| end.is_some()) {
             let cut = ends.any(|end| end == Some(TurnEnd::Truncated));

@@ -60,14 +60,14 @@ enum State {
     },
 }
 
-/// A call without a name.
+/// A call that has not begun, since it has no name yet.
 #[derive(Debug, Default)]
 struct Waiting {
     text: String,
     signature: Option<String>,
     /// Some of its text is lost, or may be.
     torn: bool,
-    /// It has a name, which may only have been said again for the call before. Text will tell.
+    /// Its name is that of the call before, and may only have been said again for that one: text will tell.
     again: bool,
 }
 
@@ -213,10 +213,10 @@ impl Joined {
             }
         }
         let said_before = |call: &Call| {
-            let indexed = matches!(call.key, Key::Index(_));
-            indexed && call.key == piece.key && call.name.as_deref() == piece.name
+            let indexed = matches!(call.key, Key::Index(_)) && call.key == piece.key;
+            indexed && call.id.is_none() && call.name.as_deref() == piece.name
         };
-        let again = piece.id.is_none() && self.calls.iter().any(said_before);
+        let again = piece.name.is_some() && self.calls.iter().any(said_before);
         shared.order += 1;
         self.calls.push(Call {
             key: piece.key,
