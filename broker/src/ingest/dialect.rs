@@ -19,6 +19,7 @@ mod calls;
 mod closed;
 mod cohere;
 mod detect;
+mod fragment;
 mod gemini;
 mod json;
 mod ollama;

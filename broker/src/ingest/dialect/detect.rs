@@ -39,8 +39,8 @@ pub(super) fn dialect(event: Event<'_>) -> Option<Dialect> {
     let Ok(probe) = serde_json::from_slice::<Probe<'_>>(event.data) else {
         return by_first_key(event.data);
     };
-    if let Some(kind) = &probe.kind {
-        return by_type(kind);
+    if let Some(dialect) = probe.kind.as_deref().and_then(by_type) {
+        return Some(dialect);
     }
     if probe.choices.is_some() {
         Some(Dialect::OpenAiChat)
@@ -87,5 +87,22 @@ fn by_type(kind: &str) -> Option<Dialect> {
             Some(Dialect::VercelUi)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_no_format_has_leaves_it_to_the_other_fields() {
+        let of = |json: &str| dialect(Event::of(json.as_bytes()));
+        let chunk = r#"{"type":"chunk","choices":[],"prompt_filter_results":[]}"#;
+        assert_eq!(of(chunk), Some(Dialect::OpenAiChat));
+        assert_eq!(of(r#"{"type":"chunk"}"#), None);
+        assert_eq!(
+            of(r#"{"type":"message-start","delta":{}}"#),
+            Some(Dialect::Cohere)
+        );
     }
 }
