@@ -26,6 +26,7 @@ use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 use tower::util::MapRequestLayer;
 
+mod answer;
 mod batch;
 mod call_error;
 mod catalogue;
