@@ -150,9 +150,10 @@ impl ProviderTurn {
     /// The stream is at its end. Seals the turn if it has not ended by itself.
     pub(crate) fn finish(&mut self, inputs: &mut Vec<Input>) {
         let (decoding, calls) = (&mut self.decoding, &mut self.calls);
-        let taken = self
-            .framing
-            .finish(&mut |event| take(decoding, calls, event));
+        let taken = self.framing.finish(&mut |event| {
+            // Half an event is where the stream was cut: whatever was open stays incomplete.
+            read(decoding, calls, event);
+        });
         if let Err(error) = taken {
             self.calls.fail(error.to_string());
         }
@@ -191,10 +192,11 @@ impl ProviderTurn {
     }
 }
 
-fn take(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) {
+/// Returns whether the event could be read.
+fn read(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) -> bool {
     if calls.ended() {
         // Usage, end marks, a finish reason said twice.
-        return;
+        return true;
     }
     if let Decoding::Auto = decoding
         && let Some(dialect) = detect::dialect(event)
@@ -203,13 +205,17 @@ fn take(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) {
     }
     if event.exception {
         calls.fail(failure(event));
-        return;
+        return true;
     }
     // An event that does not even tell its dialect carries nothing of a call.
     let Decoding::As(_, decoder) = decoding else {
-        return;
+        return true;
     };
-    if decoder.event(event, calls).is_err() && event.data.trim_ascii_start().starts_with(b"{") {
+    decoder.event(event, calls).is_ok()
+}
+
+fn take(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) {
+    if !read(decoding, calls, event) && event.data.trim_ascii_start().starts_with(b"{") {
         // Half an event may have been a part of a call's text. What is no object at all is a keep-alive.
         calls.unreadable();
     }
