@@ -33,7 +33,7 @@ use crate::output::Output;
 use budget::{Counted, Limited};
 use text::Text;
 
-/// The longest string that `OpenAI` takes, in characters: "Expected a string with maximum length 10485760".
+/// The longest string that OpenAI takes, in characters: "Expected a string with maximum length 10485760".
 const MOST_OPENAI_CHARACTERS: usize = 10_485_760;
 
 /// The id that the provider joins a result to its call by.
@@ -53,7 +53,7 @@ pub(crate) struct Call<'a> {
     /// The tool, as the model named it.
     pub(crate) name: &'a str,
     pub(crate) kind: Kind,
-    /// What made the call, where that was not the model itself. `OpenAI` Responses wants it back in the answer; Anthropic
+    /// What made the call, where that was not the model itself. OpenAI Responses wants it back in the answer; Anthropic
     /// wants nothing beside results in the message then, and there never is.
     pub(crate) caller: Option<&'a RawValue>,
     /// How it ended.

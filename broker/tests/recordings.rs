@@ -2,10 +2,6 @@
 //!
 //! The recordings are no part of this repository. `TOOLPOOL_CORPUS` names the folder that has them in `streams/`; each
 //! has a sidecar of the same name that ends in `.json`. `TOOLPOOL_RECORDINGS` narrows a run to paths that contain it.
-#![allow(
-    clippy::unwrap_used,
-    reason = "a test that cannot read its recording fails"
-)]
 
 use std::path::{Path, PathBuf};
 
@@ -158,9 +154,9 @@ fn walk(folder: &Path, each: &mut impl FnMut(&Path)) {
     for entry in entries {
         let path = entry.unwrap().path();
         if path.is_dir() {
-            walk(&path, each)
+            walk(&path, each);
         } else {
-            each(&path)
+            each(&path);
         }
     }
 }

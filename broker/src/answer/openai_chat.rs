@@ -1,4 +1,4 @@
-//! `OpenAI` Chat Completions: one `tool` message for each call.
+//! OpenAI Chat Completions: one `tool` message for each call.
 //!
 //! The content is a string and not a list of parts: every server that speaks this format takes a string. It carries
 //! nothing but text and has no mark for an error.

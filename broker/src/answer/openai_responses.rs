@@ -1,4 +1,4 @@
-//! `OpenAI` Responses: one output item for each call, of the kind that the call is.
+//! OpenAI Responses: one output item for each call, of the kind that the call is.
 //!
 //! A string unless there is an image or a PDF to carry, since not every server that speaks this format takes a list.
 //! There is no mark for an error. A call that a program of the model's made is answered with its `caller`.
@@ -14,7 +14,7 @@ use super::text::Text;
 use crate::ingest::dialect::Kind;
 use crate::output::Output;
 
-/// The `maxLength` of an image's URL in `OpenAI`'s own description of the API.
+/// The `maxLength` of an image's URL in OpenAI's own description of the API.
 const MOST_URL_CHARACTERS: usize = 20_971_520;
 /// What a data URL has besides its base64, at most.
 const URL_REST: usize = 128;

@@ -47,8 +47,8 @@ struct Message<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
     index: Option<u32>,
-    #[serde(borrow)]
-    message: Option<Start<'a>>,
+    #[serde(borrow, rename = "message")]
+    start: Option<Start<'a>>,
     #[serde(borrow)]
     content_block: Option<Content<'a>>,
     #[serde(borrow)]
@@ -124,7 +124,7 @@ impl Decode for Anthropic {
 impl Anthropic {
     fn message(&mut self, message: Message<'_>, calls: &mut Calls) {
         match message.kind.as_deref().unwrap_or_default() {
-            "message_start" => self.start(message.message, calls),
+            "message_start" => self.start(message.start, calls),
             "content_block_start" => {
                 if let (Some(index), Some(content)) = (message.index, message.content_block) {
                     self.block_start(index, &content, calls);

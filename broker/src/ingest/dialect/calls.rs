@@ -54,7 +54,7 @@ pub(crate) enum Kind {
     /// A function with JSON arguments.
     #[default]
     Function,
-    /// A tool with free text as its input (`OpenAI` Responses); its arguments are `{"input": text}`.
+    /// A tool with free text as its input (OpenAI Responses); its arguments are `{"input": text}`.
     Custom,
     /// The deprecated `function_call` of Chat Completions, which has no id.
     LegacyFunction,

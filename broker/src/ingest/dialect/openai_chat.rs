@@ -1,4 +1,4 @@
-//! `OpenAI` Chat Completions, and the many servers that speak it more or less.
+//! OpenAI Chat Completions, and the many servers that speak it more or less.
 //!
 //! No marker closes a call: all calls of a choice are complete at its finish reason. Until then a closed object is only an
 //! early signal. `[DONE]` without a finish reason is the server's word that its message has ended, and is taken as that
@@ -15,7 +15,7 @@ use crate::ingest::TurnEnd;
 use chunk::{Choice, Chunk};
 use join::{Joined, Shared};
 
-/// `OpenAI` gives no more.
+/// OpenAI gives no more.
 const MOST_CHOICES: usize = 128;
 
 /// The decoder.
@@ -164,7 +164,7 @@ impl OpenAiChat {
     }
 }
 
-/// The good reasons of `OpenAI`, and those that other servers have or pass on from other formats. A limit, a filter, an
+/// The good reasons of OpenAI, and those that other servers have or pass on from other formats. A limit, a filter, an
 /// error and what is new cut the turn.
 fn end_by(reason: &str) -> TurnEnd {
     match reason {

@@ -1,4 +1,4 @@
-//! `OpenAI` Responses: items by `output_index`, each closed by `response.output_item.done`.
+//! OpenAI Responses: items by `output_index`, each closed by `response.output_item.done`.
 //!
 //! The item of that event is the authority and has the whole call; the deltas before it are not joined, since servers
 //! leave them out. `response.completed` repeats all items: what it says of one that was never done is taken from it, so
