@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
+use crate::id::CallId;
 pub use crate::ingest::dialect::Dialect;
 pub use crate::ingest::dialect::Owner;
 use crate::ingest::dialect::{Kind, Limits, ProviderTurn, Void};
@@ -17,11 +18,13 @@ pub struct Decoder {
     turn: ProviderTurn,
     ingest: Ingest,
     inputs: Vec<Input>,
+    steps: usize,
     begun: Vec<Begun>,
 }
 
 #[derive(Debug)]
 struct Begun {
+    key: CallId,
     tool: String,
     arguments: Option<Bytes>,
 }
@@ -48,6 +51,8 @@ pub struct Decoded {
 /// A complete call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
+    /// What the broker knows it by: the provider's id where that is fit, and unique in the turn.
+    pub key: String,
     /// The provider's; `None` if it gave none.
     pub id: Option<String>,
     /// The tool, as the model named it.
@@ -61,6 +66,8 @@ pub struct Call {
 /// A call that began and is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incomplete {
+    /// What the broker knows it by.
+    pub key: String,
     /// The provider's; `None` if it gave none.
     pub id: Option<String>,
     /// The tool, as the model named it.
@@ -96,6 +103,7 @@ impl Decoder {
                 batch_bytes: usize::MAX,
             }),
             inputs: Vec::new(),
+            steps: 0,
             begun: Vec::new(),
         }
     }
@@ -110,6 +118,12 @@ impl Decoder {
     pub fn event(&mut self, json: &[u8]) {
         self.turn.event(json, &mut self.inputs);
         self.apply();
+    }
+
+    /// The steps that the stream so far came to: what it costs a batch.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps
     }
 
     /// The end of the stream.
@@ -132,12 +146,14 @@ impl Decoder {
             let arguments = begun.arguments.filter(whole);
             match (arguments, call.void) {
                 (Some(arguments), None) => found.calls.push(Call {
+                    key: begun.key.to_string(),
                     id: call.provider_id,
                     name: begun.tool,
                     arguments,
                     custom: call.kind == Kind::Custom,
                 }),
                 (_, void) => found.incomplete.push(Incomplete {
+                    key: begun.key.to_string(),
                     id: call.provider_id,
                     name: begun.tool,
                     superseded: void == Some(Void::Superseded),
@@ -157,9 +173,11 @@ impl Decoder {
 
     fn apply(&mut self) {
         let begun = &mut self.begun;
+        self.steps += self.inputs.len();
         for input in self.inputs.drain(..) {
             let mut take = |event| match event {
                 Event::Began(header) | Event::Duplicate(header) => begun.push(Begun {
+                    key: header.id,
                     tool: header.tool,
                     arguments: None,
                 }),
