@@ -7,7 +7,8 @@
 //!       ◀─ finished batch ─────────  batch ◀─ notice ─ lease ◀─ outcome ─────────
 //! ```
 //!
-//! In reading order: `ingest` (messages in, complete calls out), `schema` and [`policy`] (what may run),
+//! In reading order: `ingest` (messages in, complete calls out) with its `dialect`s and `framing`s (a provider's own stream
+//! in), `answer` (results in that provider's shape), [`decode`] (the same without a broker), `schema` and [`policy`] (what may run),
 //! `catalogue` (name to tool), `batch` (id to result) and its task, `lane` (one tool's queue, limits and workers) and
 //! its lease, `session` (one worker), `registry` (who is here), `grpc` (the services), `drain` (the end).
 
@@ -26,6 +27,7 @@ use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 use tower::util::MapRequestLayer;
 
+mod answer;
 mod batch;
 mod call_error;
 mod catalogue;

@@ -16,6 +16,11 @@ impl Output {
         self.size
     }
 
+    /// Its pieces, in the tool's order.
+    pub(crate) fn content(&self) -> &[v1::Content] {
+        &self.message.content
+    }
+
     /// The message that it came as.
     pub(crate) fn into_message(self) -> v1::Output {
         self.message

@@ -329,12 +329,8 @@ impl Task {
                     unfinished = open;
                 }
             });
-            self.batch.seal(
-                TurnEnd::Truncated,
-                &unfinished,
-                "the agent fell silent in the middle of it",
-                now,
-            );
+            let why = "the agent fell silent in the middle of it";
+            self.sealed(TurnEnd::Truncated, &unfinished, why, now);
         }
         self.batch.tick(now);
     }

@@ -11,6 +11,10 @@ const LISTS: u64 = 10_000;
 const EVENTS: usize = 60;
 
 /// What became of a call, as its lane and its workers saw it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that a test notes, not states"
+)]
 #[derive(Debug, Default)]
 struct Seen {
     effects: Option<Effects>,

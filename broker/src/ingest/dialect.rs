@@ -19,6 +19,7 @@ mod calls;
 mod closed;
 mod cohere;
 mod detect;
+mod fragment;
 mod gemini;
 mod json;
 mod ollama;
@@ -130,6 +131,10 @@ impl ProviderTurn {
 
     /// Takes the next bytes of the stream, cut anywhere.
     pub(crate) fn bytes(&mut self, bytes: &[u8], inputs: &mut Vec<Input>) {
+        if self.calls.ended() {
+            // The framing may be what failed.
+            return;
+        }
         let (decoding, calls) = (&mut self.decoding, &mut self.calls);
         let taken = self
             .framing
@@ -149,23 +154,24 @@ impl ProviderTurn {
     /// The stream is at its end. Seals the turn if it has not ended by itself.
     pub(crate) fn finish(&mut self, inputs: &mut Vec<Input>) {
         let (decoding, calls) = (&mut self.decoding, &mut self.calls);
-        let taken = self
-            .framing
-            .finish(&mut |event| take(decoding, calls, event));
+        let taken = self.framing.finish(&mut |event| {
+            // Half an event is where the stream was cut: whatever was open stays incomplete.
+            read(decoding, calls, event);
+        });
         if let Err(error) = taken {
             self.calls.fail(error.to_string());
         }
-        if !self.calls.ended()
-            && let Decoding::As(_, decoder) = &mut self.decoding
-        {
-            decoder.finish(&mut self.calls);
-        }
+        self.finish_decoder();
         self.calls.cut_short("the stream ended before the turn did");
         self.calls.drain(inputs);
     }
 
     /// The agent ends the turn in its own words; what the stream said of its end stands.
     pub(crate) fn end(&mut self, end: TurnEnd, inputs: &mut Vec<Input>) {
+        if end != TurnEnd::Aborted {
+            // What the stream said may be known and kept back for the case that more comes.
+            self.finish_decoder();
+        }
         self.calls.end_as(end);
         self.calls.drain(inputs);
     }
@@ -173,6 +179,14 @@ impl ProviderTurn {
     /// The stream cannot go on; the turn is over for whoever reads it.
     pub(crate) fn fail(&mut self, why: &str) {
         self.calls.fail(why);
+    }
+
+    fn finish_decoder(&mut self) {
+        if !self.calls.ended()
+            && let Decoding::As(_, decoder) = &mut self.decoding
+        {
+            decoder.finish(&mut self.calls);
+        }
     }
 
     /// What is known of the turn besides its calls' results.
@@ -188,24 +202,40 @@ pub(crate) fn seed(batch_id: &str) -> u64 {
     BuildHasherDefault::<FxHasher>::default().hash_one(batch_id)
 }
 
-fn take(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) {
+/// Returns whether the event could be read.
+fn read(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) -> bool {
     if calls.ended() {
         // Usage, end marks, a finish reason said twice.
-        return;
+        return true;
     }
     if let Decoding::Auto = decoding
         && let Some(dialect) = detect::dialect(event)
     {
         *decoding = Decoding::As(dialect, dialect.decoder());
     }
+    if event.exception {
+        calls.fail(failure(event));
+        return true;
+    }
     // An event that does not even tell its dialect carries nothing of a call.
     let Decoding::As(_, decoder) = decoding else {
-        return;
+        return true;
     };
-    if decoder.event(event, calls).is_err() && event.data.trim_ascii_start().starts_with(b"{") {
+    decoder.event(event, calls).is_ok()
+}
+
+fn take(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) {
+    if !read(decoding, calls, event) && event.data.trim_ascii_start().starts_with(b"{") {
         // Half an event may have been a part of a call's text. What is no object at all is a keep-alive.
         calls.unreadable();
     }
+}
+
+/// What a server says when it breaks off: the same in every dialect whose frames can say so.
+fn failure(event: Event<'_>) -> String {
+    let name = event.name.unwrap_or("an exception");
+    let why = String::from_utf8_lossy(event.data);
+    format!("the provider broke off with {name}: {why}")
 }
 
 #[cfg(test)]

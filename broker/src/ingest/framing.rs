@@ -4,6 +4,7 @@
 mod aws;
 mod json_array;
 mod lines;
+mod object;
 mod sse;
 
 /// One event of a stream.
@@ -105,7 +106,10 @@ impl Framing {
                 lines.finish(each);
                 Ok(())
             }
-            Kind::JsonArray(array) => array.finish(),
+            Kind::JsonArray(array) => {
+                array.finish(each);
+                Ok(())
+            }
             Kind::Aws(aws) => aws.finish(),
         }
     }

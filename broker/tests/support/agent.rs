@@ -15,6 +15,8 @@ use super::{Broker, Line, batch, soon};
 /// An agent with an open batch.
 pub(crate) struct FakeAgent {
     pub(crate) batch_id: String,
+    /// As the first `accepted` has it.
+    pub(crate) dialect: Option<i32>,
     inbound: Streaming<v1::ExecuteResponse>,
     /// `None` after the half-close.
     outbound: Option<mpsc::Sender<v1::ExecuteRequest>>,
@@ -54,13 +56,17 @@ impl Broker {
         let inbound = soon(client.execute(request)).await?.into_inner();
         let mut agent = FakeAgent {
             batch_id: String::new(),
+            dialect: None,
             inbound,
             outbound: Some(outbound),
             frames: VecDeque::new(),
             line,
         };
         match agent.frame().await? {
-            Some(Got::Accepted(accepted)) => agent.batch_id = accepted.batch_id,
+            Some(Got::Accepted(accepted)) => {
+                agent.batch_id = accepted.batch_id;
+                agent.dialect = accepted.dialect;
+            }
             other => panic!("no `accepted` but {other:?}"),
         }
         Ok(agent)
@@ -113,6 +119,21 @@ impl FakeAgent {
     /// A block in one piece.
     pub(crate) async fn call(&self, id: &str, tool: &str, arguments: &str) {
         self.send(call(id, tool, arguments)).await;
+    }
+
+    /// Events of a provider's stream.
+    pub(crate) async fn events(&self, events: &[serde_json::Value]) {
+        let events = events.iter().map(|event| {
+            let json = serde_json::to_vec(event).unwrap();
+            Frame::ProviderEvent(json.into())
+        });
+        self.send_all(events).await;
+    }
+
+    /// Bytes of a provider's stream.
+    pub(crate) async fn data(&self, bytes: impl AsRef<[u8]>) {
+        let bytes = bytes.as_ref().to_vec().into();
+        self.send(Frame::ProviderData(bytes)).await;
     }
 
     pub(crate) async fn seal(&self) {
@@ -176,7 +197,7 @@ impl FakeAgent {
                     assert!(results.is_empty(), "nothing comes between results");
                     progress.push(event);
                 }
-                Got::Accepted(_) => panic!("`accepted` came twice"),
+                Got::Accepted(again) => assert!(again.dialect.is_some(), "`accepted` came twice"),
             }
         };
         assert_eq!(self.frame().await?, None, "`finished` is the last frame");

@@ -78,6 +78,18 @@ impl Finished {
         time(self.summary.elapsed)
     }
 
+    /// The turn as its provider sees it.
+    #[track_caller]
+    pub(crate) fn turn(&self) -> &v1::Turn {
+        self.summary.turn.as_ref().expect("a provider's stream")
+    }
+
+    /// The answer in the provider's shape.
+    #[track_caller]
+    pub(crate) fn answer(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.turn().answer).expect("the answer is JSON")
+    }
+
     /// The ids of results that are outputs.
     pub(crate) fn succeeded(&self) -> Vec<&str> {
         let outputs = self.results.iter().filter(|result| is_output(result));
@@ -101,7 +113,8 @@ fn check(result: &v1::CallResult) {
     assert!(result.ending.is_some(), "{result:?}");
     let ledger = result.ledger.as_ref().unwrap();
     let (began, ended) = (time(ledger.block_began), time(ledger.ended));
-    let complete = ledger.block_complete.map_or(began, |at| time(Some(at)));
+    let may_start = ledger.started_early.or(ledger.block_complete);
+    let complete = may_start.map_or(began, |at| time(Some(at)));
     let parts = [ledger.held, ledger.limit_wait, ledger.slot_wait, ledger.ran];
     let spent = complete + parts.into_iter().map(time).sum::<Duration>();
     assert!(began <= complete && spent <= ended, "{result:?}");

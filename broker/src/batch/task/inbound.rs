@@ -146,15 +146,25 @@ impl Task {
                 self.batch.refuse(position, false, error, now);
             }
             ingest::Event::Sealed(end, unfinished) => {
-                if let Some(provider) = &mut self.provider {
-                    for &position in &unfinished {
-                        provider.drop_call(position, DropReason::Incomplete);
-                    }
-                }
-                self.batch
-                    .seal(end, &unfinished, "the turn ended before its block did", now);
+                self.sealed(end, &unfinished, "the turn ended before its block did", now);
             }
         }
+    }
+
+    /// No more blocks will come; `why` is for the model, of those that had not stopped.
+    pub(super) fn sealed(
+        &mut self,
+        end: TurnEnd,
+        unfinished: &[Position],
+        why: &'static str,
+        now: Instant,
+    ) {
+        if let Some(provider) = &mut self.provider {
+            for &position in unfinished {
+                provider.drop_call(position, DropReason::Incomplete);
+            }
+        }
+        self.batch.seal(end, unfinished, why, now);
     }
 
     /// A block's text is a closed object, and its provider's format has no better sign.

@@ -41,7 +41,8 @@ impl Task {
             End::Unread => return,
             End::Refused(status) => vec![Err(status)],
             End::Finished => {
-                let told = provider.map(|provider| provider.finish(&report, &config));
+                let told =
+                    provider.map(|provider| provider.finish(&report, config.max_answer_bytes));
                 packets(&id, accepted_at, report, told)
             }
         };

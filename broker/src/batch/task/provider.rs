@@ -1,13 +1,17 @@
 //! The provider's stream of one batch: decoded, and remembered for the answer.
 
+use std::borrow::Borrow;
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use toolpool_proto::v1;
 
-use crate::batch::Report;
+use crate::answer::{self, Id};
+use crate::batch::{CallReport, Report};
 use crate::config::Config;
 use crate::grpc::convert;
 use crate::id::BatchId;
-use crate::ingest::dialect::{Dialect, Limits, ProviderTurn, Turn, Void, seed};
+use crate::ingest::dialect::{Answered, Dialect, Limits, ProviderTurn, Turn, Void, seed};
 use crate::ingest::{Input, Position, TurnEnd};
 
 /// Why a call that began is none.
@@ -100,9 +104,40 @@ impl Provider {
     }
 
     /// What is to be said of the turn when its results are there.
-    pub(super) fn finish(self, report: &Report, _config: &Config) -> (Turn, v1::Turn) {
+    pub(super) fn finish(self, report: &Report, most_bytes: usize) -> (Turn, v1::Turn) {
         let turn = self.turn.into_turn();
-        let told = convert::turn(&turn, &self.dropped, report, Bytes::from_static(b"[]"));
+        let answer = match turn.dialect {
+            Some(dialect) => {
+                answer::answer(dialect, &due(&turn, &self.dropped, report), most_bytes)
+            }
+            None => Bytes::from_static(b"[]"),
+        };
+        let told = convert::turn(&turn, &self.dropped, report, answer);
         (turn, told)
     }
+}
+
+/// The calls that stand in the assistant's message, in its order.
+fn due<'a>(
+    turn: &'a Turn,
+    dropped: &[(Position, DropReason)],
+    report: &'a Report,
+) -> Vec<answer::Call<'a>> {
+    let dropped: HashSet<Position> = dropped.iter().map(|(position, _)| *position).collect();
+    let mut due: Vec<_> = (report.calls.iter())
+        .filter(|call| !dropped.contains(&call.position))
+        .filter_map(|call| Some((call, turn.calls.get(call.position)?)))
+        .collect();
+    due.sort_by_key(|(_, call)| call.position);
+    let call = |(result, call): (&'a CallReport, &'a Answered)| answer::Call {
+        id: match &call.provider_id {
+            Some(id) => Id::Provider(id),
+            None => Id::Made(result.id.borrow()),
+        },
+        name: &result.tool,
+        kind: call.kind,
+        caller: call.caller.as_deref(),
+        ending: result.result.as_ref(),
+    };
+    due.into_iter().map(call).collect()
 }

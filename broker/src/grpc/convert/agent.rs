@@ -100,8 +100,9 @@ fn provider(dialect: Option<i32>, local_tools: Vec<String>) -> Result<Option<Pro
                 "open.local_tools is of use only with open.dialect; leave a local tool's blocks out instead",
             );
         }
-        Some(named) => match v1::Dialect::try_from(named).map(from_wire) {
-            Ok(Some(choice)) => choice,
+        Some(named) => match v1::Dialect::try_from(named) {
+            Ok(v1::Dialect::Auto) => None,
+            Ok(named) if named != v1::Dialect::Unspecified => known(named),
             _ => return malformed("open.dialect is not one of its values; leave it out for none"),
         },
     };
@@ -111,19 +112,18 @@ fn provider(dialect: Option<i32>, local_tools: Vec<String>) -> Result<Option<Pro
     }))
 }
 
-/// `Some(None)` is AUTO; `None` is no dialect.
-fn from_wire(dialect: v1::Dialect) -> Option<Option<Dialect>> {
+/// The dialect of that name; neither AUTO nor UNSPECIFIED is one.
+fn known(dialect: v1::Dialect) -> Option<Dialect> {
     Some(match dialect {
-        v1::Dialect::Unspecified => return None,
-        v1::Dialect::Auto => None,
-        v1::Dialect::Anthropic => Some(Dialect::Anthropic),
-        v1::Dialect::OpenaiChat => Some(Dialect::OpenAiChat),
-        v1::Dialect::OpenaiResponses => Some(Dialect::OpenAiResponses),
-        v1::Dialect::Gemini => Some(Dialect::Gemini),
-        v1::Dialect::Bedrock => Some(Dialect::Bedrock),
-        v1::Dialect::Cohere => Some(Dialect::Cohere),
-        v1::Dialect::Ollama => Some(Dialect::Ollama),
-        v1::Dialect::VercelUi => Some(Dialect::VercelUi),
+        v1::Dialect::Unspecified | v1::Dialect::Auto => return None,
+        v1::Dialect::Anthropic => Dialect::Anthropic,
+        v1::Dialect::OpenaiChat => Dialect::OpenAiChat,
+        v1::Dialect::OpenaiResponses => Dialect::OpenAiResponses,
+        v1::Dialect::Gemini => Dialect::Gemini,
+        v1::Dialect::Bedrock => Dialect::Bedrock,
+        v1::Dialect::Cohere => Dialect::Cohere,
+        v1::Dialect::Ollama => Dialect::Ollama,
+        v1::Dialect::VercelUi => Dialect::VercelUi,
     })
 }
 

@@ -54,7 +54,7 @@ pub(crate) enum Kind {
     /// A function with JSON arguments.
     #[default]
     Function,
-    /// A tool with free text as its input (`OpenAI` Responses); its arguments are `{"input": text}`.
+    /// A tool with free text as its input (OpenAI Responses); its arguments are `{"input": text}`.
     Custom,
     /// The deprecated `function_call` of Chat Completions, which has no id.
     LegacyFunction,
@@ -263,6 +263,16 @@ impl Calls {
         }
     }
 
+    /// The provider's id of a call that began without one. Only its answer needs it.
+    pub(super) fn identify(&mut self, block: Block, id: &str) {
+        let ours = self.blocks.get(block.0).and_then(|slot| slot.ours);
+        if let Some(call) = ours.and_then(|position| self.ours.get_mut(position))
+            && call.provider_id.is_none()
+        {
+            call.provider_id = Some(clip(id, MAX_PROVIDER_ID_BYTES).to_owned());
+        }
+    }
+
     /// How far a call's text has come.
     pub(super) fn text(&self, block: Block) -> Closed {
         self.blocks[block.0].text
@@ -313,11 +323,12 @@ impl Calls {
         self.stop_reason = None;
     }
 
-    /// An event was damaged. It may have been a part of any block that is open and not a closed object.
+    /// An event was damaged. It may have been a part of any open block, all of its text too, unless that is a closed
+    /// object with something in it.
     pub(super) fn unreadable(&mut self) {
         for block in 0..self.blocks.len() {
             let slot = &self.blocks[block];
-            if slot.open && !matches!(slot.text, Closed::Object { .. } | Closed::Blank) {
+            if slot.open && slot.text != (Closed::Object { filled: true }) {
                 self.void(Block(block), Void::Unreadable);
             }
         }
@@ -416,6 +427,16 @@ impl Calls {
 /// A turn's positions are far fewer: `ingest` refuses the stream long before.
 fn index(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
+}
+
+/// As much of a provider's id as is kept.
+pub(super) fn clip_id(id: &str) -> &str {
+    clip(id, MAX_PROVIDER_ID_BYTES)
+}
+
+/// As much of a tool's name as is kept.
+pub(super) fn clip_name(name: &str) -> &str {
+    clip(name, MAX_NAME_BYTES)
 }
 
 fn clip(text: &str, bytes: usize) -> &str {

@@ -1,5 +1,7 @@
 //! Whether joined text is a closed JSON object, seen as it comes: nothing but white space could follow.
 
+use memchr::memchr2;
+
 /// How far a text has come. It is looked at only as far as brackets and strings go; whether it is valid JSON is for the
 /// parser to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,29 +19,72 @@ pub(super) enum Closed {
     },
     /// The object has ended, and only white space followed.
     Object { filled: bool },
+    /// So many letters of `null`, which stands for no arguments, and after the last only white space.
+    Null(u8),
     /// Something else: another value, or more after the object.
     Other,
 }
 
+const NULL: &[u8] = b"null";
+
 impl Closed {
+    /// Nothing that stands for arguments has come.
+    pub(super) fn is_nothing(self) -> bool {
+        matches!(self, Self::Blank) || self.is_null()
+    }
+
+    /// A whole value: an object, or `null`.
+    pub(super) fn is_whole(self) -> bool {
+        matches!(self, Self::Object { .. }) || self.is_null()
+    }
+
+    fn is_null(self) -> bool {
+        matches!(self, Self::Null(letters) if usize::from(letters) == NULL.len())
+    }
+
     pub(super) fn push(&mut self, text: &str) {
-        for &byte in text.as_bytes() {
+        let mut bytes = text.as_bytes();
+        loop {
+            if self.in_plain_string() {
+                let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+                bytes = &bytes[end..];
+            }
+            let Some((&byte, rest)) = bytes.split_first() else {
+                return;
+            };
             *self = self.after(byte);
+            bytes = rest;
         }
+    }
+
+    /// Only a quote or a backslash would change anything: most of a long text need not be looked at.
+    fn in_plain_string(self) -> bool {
+        matches!(
+            self,
+            Self::Open {
+                in_string: true,
+                escaped: false,
+                ..
+            }
+        )
     }
 
     fn after(self, byte: u8) -> Self {
         let blank = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
         match self {
-            Self::Blank if blank => self,
+            Self::Blank | Self::Object { .. } if blank => self,
             Self::Blank if byte == b'{' => Self::Open {
                 depth: 1,
                 in_string: false,
                 escaped: false,
                 filled: false,
             },
-            Self::Object { .. } if blank => self,
-            Self::Blank | Self::Object { .. } | Self::Other => Self::Other,
+            Self::Blank if byte == NULL[0] => Self::Null(1),
+            Self::Null(letters) if NULL.get(usize::from(letters)) == Some(&byte) => {
+                Self::Null(letters + 1)
+            }
+            Self::Null(_) if blank && self.is_null() => self,
+            Self::Blank | Self::Object { .. } | Self::Null(_) | Self::Other => Self::Other,
             Self::Open {
                 depth,
                 in_string: true,
@@ -100,9 +145,30 @@ mod tests {
     }
 
     #[test]
+    fn it_does_not_matter_where_the_text_is_cut() {
+        let text = r#" {"a\"":"b\\","c":["{",{"d":"\u005c"}],"e":"a long string"} "#;
+        for (cut, _) in text.char_indices() {
+            let mut closed = Closed::default();
+            closed.push(&text[..cut]);
+            closed.push(&text[cut..]);
+            assert_eq!(closed, Closed::Object { filled: true }, "{cut}");
+        }
+    }
+
+    #[test]
     fn what_follows_the_object_is_seen() {
-        for text in [r#"{}{"a":1}"#, r#"{"a":1},"#, "[1]", "null", "1"] {
+        for text in [r#"{}{"a":1}"#, r#"{"a":1},"#, "[1]", "nul l", "nulll", "1"] {
             assert_eq!(after(text), Closed::Other, "{text}");
         }
+    }
+
+    #[test]
+    fn null_is_a_whole_value_and_stands_for_nothing() {
+        for text in ["null", " null\n"] {
+            assert!(after(text).is_whole() && after(text).is_nothing(), "{text}");
+        }
+        assert!(!after("nul").is_whole() && !after("nul").is_nothing());
+        assert!(after(" ").is_nothing() && !after(" ").is_whole());
+        assert!(after("{}").is_whole() && !after("{}").is_nothing());
     }
 }

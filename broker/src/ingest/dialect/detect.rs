@@ -36,9 +36,11 @@ pub(super) fn dialect(event: Event<'_>) -> Option<Dialect> {
         None if event.data.trim_ascii() == DONE => return None,
         None => {}
     }
-    let probe: Probe<'_> = serde_json::from_slice(event.data).ok()?;
-    if let Some(kind) = &probe.kind {
-        return by_type(kind);
+    let Ok(probe) = serde_json::from_slice::<Probe<'_>>(event.data) else {
+        return by_first_key(event.data);
+    };
+    if let Some(dialect) = probe.kind.as_deref().and_then(by_type) {
+        return Some(dialect);
     }
     if probe.choices.is_some() {
         Some(Dialect::OpenAiChat)
@@ -61,6 +63,13 @@ pub(super) fn dialect(event: Event<'_>) -> Option<Dialect> {
     }
 }
 
+/// A stream that was cut in its first event still tells what it was going to be, if that event begins with it.
+fn by_first_key(data: &[u8]) -> Option<Dialect> {
+    let data = data.trim_ascii_start().strip_prefix(b"{")?;
+    let data = data.trim_ascii_start().strip_prefix(b"\"")?;
+    data.starts_with(b"candidates\"").then_some(Dialect::Gemini)
+}
+
 /// Anthropic's words are joined by underscores, Cohere's and Vercel's by hyphens, Responses' by dots.
 fn by_type(kind: &str) -> Option<Dialect> {
     match kind {
@@ -78,5 +87,22 @@ fn by_type(kind: &str) -> Option<Dialect> {
             Some(Dialect::VercelUi)
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_type_that_no_format_has_leaves_it_to_the_other_fields() {
+        let of = |json: &str| dialect(Event::of(json.as_bytes()));
+        let chunk = r#"{"type":"chunk","choices":[],"prompt_filter_results":[]}"#;
+        assert_eq!(of(chunk), Some(Dialect::OpenAiChat));
+        assert_eq!(of(r#"{"type":"chunk"}"#), None);
+        assert_eq!(
+            of(r#"{"type":"message-start","delta":{}}"#),
+            Some(Dialect::Cohere)
+        );
     }
 }

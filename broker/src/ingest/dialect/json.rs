@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Deref;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use smallvec::SmallVec;
 
 /// A string, borrowed from the event if it has no escapes. serde borrows a `Cow` only where it stands alone, not inside
 /// an `Option`.
@@ -39,6 +42,74 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
             }
         }
         deserializer.deserialize_str(Strings).map(Text)
+    }
+}
+
+/// Arguments as text. Where text is due some servers give the object itself, and where an object is due, text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Arguments<'a>(Text<'a>);
+
+impl Deref for Arguments<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let json = <&RawValue>::deserialize(deserializer)?.get();
+        if json.starts_with('"') {
+            return serde_json::from_str(json)
+                .map(Self)
+                .map_err(D::Error::custom);
+        }
+        Ok(Self(Text(Cow::Borrowed(json))))
+    }
+}
+
+/// A list that has one element as a rule: that takes no memory of its own. Null is an empty list, and no element of one.
+#[derive(Debug)]
+pub(super) struct Few<T>(SmallVec<[T; 1]>);
+
+impl<T> Default for Few<T> {
+    fn default() -> Self {
+        Self(SmallVec::new())
+    }
+}
+
+impl<T> Deref for Few<T> {
+    type Target = [T];
+
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
+            type Value = SmallVec<[T; 1]>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list")
+            }
+
+            fn visit_unit<E>(self) -> Result<Self::Value, E> {
+                Ok(SmallVec::new())
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
+                let mut list = SmallVec::new();
+                while let Some(element) = from.next_element::<Option<T>>()? {
+                    list.extend(element);
+                }
+                Ok(list)
+            }
+        }
+        deserializer.deserialize_any(List(PhantomData)).map(Few)
     }
 }
 

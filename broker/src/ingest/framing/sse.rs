@@ -1,11 +1,13 @@
 //! Server-sent events, as in the WHATWG HTML standard ("Interpreting an event stream").
 //!
-//! Of an event only its data is wanted, so `event`, `id`, `retry` and unknown fields are passed over.
+//! Of an event only its data is wanted, so `event`, `id`, `retry` and unknown fields are passed over. One thing is taken
+//! that the standard does not have: a JSON object without `data:` before it, which is how some servers break off.
 //! Ours and not a crate's: those that are kept are bound to an HTTP client or to an async stream, and the parser is
 //! smaller than the adapter would be.
 
 use memchr::memchr2;
 
+use super::object::Object;
 use super::{Error, Event, is_blank};
 
 /// An event stream.
@@ -13,20 +15,29 @@ use super::{Error, Event, is_blank};
 pub(crate) struct Sse {
     /// A line whose end has not come.
     part: Vec<u8>,
-    /// The data lines of the event that has not ended.
+    /// What `data` holds.
+    begun: Begun,
+    /// The lines of the event that has not ended.
     data: Vec<u8>,
-    has_data: bool,
     /// The last byte was a carriage return: a line feed that follows belongs to it.
     after_return: bool,
     max_event_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Begun {
+    Nothing,
+    Data,
+    /// An object that stands there as it is.
+    Bare(Object),
 }
 
 impl Sse {
     pub(crate) fn new(max_event_bytes: usize) -> Self {
         Self {
             part: Vec::new(),
+            begun: Begun::Nothing,
             data: Vec::new(),
-            has_data: false,
             after_return: false,
             max_event_bytes,
         }
@@ -43,25 +54,20 @@ impl Sse {
         }
         while let Some(end) = memchr2(b'\n', b'\r', bytes) {
             let line = &bytes[..end];
+            let rest = self.line_end(&bytes[end..]);
+            let last = matches!(rest.first(), Some(b'\n' | b'\r'));
             if self.part.is_empty() {
-                self.line(line, each)?;
+                self.admit(line.len())?;
+                self.line(line, last, each)?;
             } else {
                 self.keep(line)?;
                 let whole = std::mem::take(&mut self.part);
-                self.line(&whole, each)?;
+                self.line(&whole, last, each)?;
                 // The room is kept for the next one.
                 self.part = whole;
                 self.part.clear();
             }
-            let mut next = end + 1;
-            if bytes[end] == b'\r' {
-                match bytes.get(next) {
-                    Some(b'\n') => next += 1,
-                    Some(_) => {}
-                    None => self.after_return = true,
-                }
-            }
-            bytes = &bytes[next..];
+            bytes = rest;
         }
         self.keep(bytes)
     }
@@ -70,40 +76,91 @@ impl Sse {
     /// and servers forget the blank line of their last event.
     pub(crate) fn finish(&mut self, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
         let last = std::mem::take(&mut self.part);
-        self.line(&last, each)?;
+        if !last.is_empty() {
+            self.line(&last, true, each)?;
+        }
         self.dispatch(each);
         Ok(())
     }
 
-    fn line(&mut self, line: &[u8], each: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
-        if line.is_empty() {
-            self.dispatch(each);
-            return Ok(());
+    /// What follows the end of a line, with which the bytes begin.
+    fn line_end<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
+        match bytes {
+            [b'\r', b'\n', rest @ ..] => rest,
+            [b'\r'] => {
+                self.after_return = true;
+                &[]
+            }
+            _ => &bytes[1..],
         }
-        let Some(data) = line.strip_prefix(b"data") else {
-            return Ok(());
-        };
-        let data = match data.strip_prefix(b":") {
-            Some(data) => data.strip_prefix(b" ").unwrap_or(data),
-            None if data.is_empty() => data,
-            // A field whose name only begins like that.
-            None => return Ok(()),
-        };
+    }
+
+    /// `last` says that a blank line follows. If it cannot be known yet, it is false.
+    fn line(
+        &mut self,
+        line: &[u8],
+        last: bool,
+        each: &mut dyn FnMut(Event<'_>),
+    ) -> Result<(), Error> {
+        let data = data(line);
+        match (&mut self.begun, data) {
+            // The usual event: one line, given out where it lies.
+            (Begun::Nothing, Some(data)) if last => {
+                give(data, each);
+                Ok(())
+            }
+            (Begun::Nothing | Begun::Data, Some(data)) => self.gather(data),
+            (Begun::Nothing, None) if line.first() == Some(&b'{') => {
+                self.begun = Begun::Bare(Object::default());
+                self.bare(line, each)
+            }
+            (Begun::Nothing | Begun::Data, None) => {
+                if line.is_empty() {
+                    self.dispatch(each);
+                }
+                Ok(())
+            }
+            (Begun::Bare(_), None) => self.bare(line, each),
+            // No line of an object looks like this, so the object was broken off.
+            (Begun::Bare(_), Some(_)) => {
+                self.dispatch(each);
+                self.line(line, last, each)
+            }
+        }
+    }
+
+    fn gather(&mut self, data: &[u8]) -> Result<(), Error> {
         self.admit(self.data.len() + data.len())?;
-        if self.has_data {
+        if let Begun::Data = self.begun {
             self.data.push(b'\n');
         }
         self.data.extend_from_slice(data);
-        self.has_data = true;
+        self.begun = Begun::Data;
+        Ok(())
+    }
+
+    /// A line of a bare object, or an empty one inside it.
+    fn bare(&mut self, line: &[u8], each: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
+        let Begun::Bare(object) = &mut self.begun else {
+            return Ok(());
+        };
+        let end = object.end(line);
+        let line = &line[..end.unwrap_or(line.len())];
+        self.admit(self.data.len() + line.len())?;
+        if !self.data.is_empty() {
+            self.data.push(b'\n');
+        }
+        self.data.extend_from_slice(line);
+        if end.is_some() {
+            self.dispatch(each);
+        }
         Ok(())
     }
 
     fn dispatch(&mut self, each: &mut dyn FnMut(Event<'_>)) {
-        if !is_blank(&self.data) {
-            each(Event::of(&self.data));
-        }
+        give(&self.data, each);
         self.data.clear();
-        self.has_data = false;
+        self.begun = Begun::Nothing;
     }
 
     fn keep(&mut self, more: &[u8]) -> Result<(), Error> {
@@ -117,5 +174,22 @@ impl Sse {
             return Err(Error::TooLarge(self.max_event_bytes));
         }
         Ok(())
+    }
+}
+
+/// The value of a `data` field.
+fn data(line: &[u8]) -> Option<&[u8]> {
+    let value = line.strip_prefix(b"data")?;
+    match value.strip_prefix(b":") {
+        Some(value) => Some(value.strip_prefix(b" ").unwrap_or(value)),
+        None if value.is_empty() => Some(value),
+        // A field whose name only begins like that.
+        None => None,
+    }
+}
+
+fn give(data: &[u8], each: &mut dyn FnMut(Event<'_>)) {
+    if !is_blank(data) {
+        each(Event::of(data));
     }
 }
