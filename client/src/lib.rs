@@ -34,17 +34,19 @@
 //!
 //! Modules, in reading order: `client` (the door), `batch` (a turn that is under way, and its two halves),
 //! `outgoing` (frames into packets), `gather` (frames into results; plain code), `finished`, `result`, `progress`,
-//! `tool` (what comes back), `reach` (the retry), `error`.
+//! `tool`, `provider_tools` (what comes back), `dialect`, `reach` (the retry), `error`.
 
 mod batch;
 mod call;
 mod client;
+mod dialect;
 mod error;
 mod finished;
 mod gather;
 mod options;
 mod outgoing;
 mod progress;
+mod provider_tools;
 mod reach;
 mod result;
 mod tool;
@@ -52,10 +54,12 @@ mod tool;
 pub use batch::{Batch, BatchReader, BatchWriter, Over};
 pub use call::Call;
 pub use client::Client;
+pub use dialect::Dialect;
 pub use error::{Error, ProtocolError};
 pub use finished::{DuplicateCall, FinishedBatch, Summary};
 pub use options::{BatchOptions, ConnectOptions, OnDisconnect, TurnEnd};
 pub use progress::{Progress, ProgressEvent};
+pub use provider_tools::{Adaptation, ProviderTools};
 pub use result::{CallError, CallResult, Content, Outcome, Output, TimeLedger, Violation};
 pub use tool::{Policy, Tool};
 /// The names of the protocol, as they are on the wire. `Unspecified` stands for a value that is newer than this client.

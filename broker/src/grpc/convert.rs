@@ -9,7 +9,7 @@ mod worker;
 
 pub(crate) use agent::{Open, agent_frame, call, open, seal};
 pub(crate) use result::{batch_frame, finished, progress, result};
-pub(crate) use tool::catalogue_entry;
+pub(crate) use tool::{catalogue_entry, tool_format};
 pub(crate) use worker::{FromWorker, Register, assignment, pool_frame, register, worker_frame};
 
 const MAX_NAME_BYTES: usize = 128;
