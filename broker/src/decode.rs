@@ -137,6 +137,7 @@ impl Decoder {
     }
 
     /// The calls that have begun so far, in the order in which they did.
+    #[must_use]
     pub fn seen(&self) -> impl ExactSizeIterator<Item = Seen<'_>> {
         self.begun.iter().map(|begun| Seen {
             id: &begun.id,
