@@ -3,6 +3,8 @@
 //! No provider takes `allOf`, `anyOf` or `oneOf` at the top of a tool's schema. Without them a model would know nothing of
 //! the arguments that stand in there only, so these are gathered in the object itself.
 
+use std::collections::HashSet;
+
 use indexmap::IndexMap;
 
 use crate::tool_format::json::{Json, Object};
@@ -65,18 +67,7 @@ pub(super) fn alternatives(schema: &mut Object, keyword: &str, notes: &mut Notes
             objects.push(alternative);
         }
     }
-    let required_by_all: Vec<Json> = match objects.split_first() {
-        Some((first, others)) => names(first, "required")
-            .into_iter()
-            .filter(|name| {
-                others
-                    .iter()
-                    .all(|other| names(other, "required").contains(name))
-            })
-            .map(Json::string)
-            .collect(),
-        None => Vec::new(),
-    };
+    let required_by_all = required_by_all(&objects);
     let mut found: IndexMap<String, Vec<Json>> = IndexMap::new();
     for mut alternative in objects {
         for (name, property) in take_properties(&mut alternative) {
@@ -108,6 +99,18 @@ pub(super) fn alternatives(schema: &mut Object, keyword: &str, notes: &mut Notes
         [keyword],
         "its alternatives are shown as one object; which arguments go together, and all else they say, is left out",
     );
+}
+
+fn required_by_all(objects: &[Object]) -> Vec<Json> {
+    let Some((first, others)) = objects.split_first() else {
+        return Vec::new();
+    };
+    let mut common = names(first, "required");
+    for other in others {
+        let required: HashSet<_> = names(other, "required").into_iter().collect();
+        common.retain(|name| required.contains(name));
+    }
+    common.into_iter().map(Json::string).collect()
 }
 
 fn require(schema: &mut Object, names: Vec<Json>) {

@@ -256,13 +256,6 @@ fn references_cannot_make_a_schema_grow_without_end() {
     }
     definitions.insert("20".to_owned(), json!({"description": "x".repeat(10_000)}));
     let schema = json!({"properties": {"x": {"$ref": "#/$defs/0"}}, "$defs": definitions});
-    let mut chain = serde_json::Map::new();
-    for level in 0..100 {
-        let next = json!({"properties": {"next": {"$ref": format!("#/$defs/{}", level + 1)}}});
-        chain.insert(level.to_string(), next);
-    }
-    chain.insert("100".to_owned(), json!({}));
-    let chain = json!({"properties": {"x": {"$ref": "#/$defs/0"}}, "$defs": chain});
     for format in [Format::Gemini, Format::Bedrock, Format::Ollama] {
         let (adapted_schema, changes) = adapted(format, &schema);
         assert!(adapted_schema.to_string().len() < 1 << 20);
@@ -273,10 +266,36 @@ fn references_cannot_make_a_schema_grow_without_end() {
             changes[0]
         );
         assert!(changes[64].ends_with("further changes"), "{}", changes[64]);
-        let (adapted_chain, changes) = adapted(format, &chain);
-        assert!(adapted_chain.to_string().len() < 4_000);
-        assert_eq!(changes.len(), 1);
-        assert!(changes[0].ends_with("lead too deep"), "{}", changes[0]);
+    }
+}
+
+#[test]
+fn references_cannot_lead_too_deep() {
+    // Each definition is as deep as a parser takes, and refers to the next one at its deepest.
+    let mut definitions = serde_json::Map::new();
+    for level in 0..100 {
+        let mut schema = json!({"$ref": format!("#/$defs/{}", level + 1)});
+        for _ in 0..120 {
+            schema = json!({ "items": schema });
+        }
+        definitions.insert(level.to_string(), schema);
+    }
+    definitions.insert("100".to_owned(), json!({}));
+    let deep = json!({"properties": {"x": {"$ref": "#/$defs/0"}}, "$defs": definitions});
+    let chain: serde_json::Map<_, _> = (0..100)
+        .map(|level| {
+            let next = json!({"$ref": format!("#/$defs/{}", (level + 1) % 100)});
+            (level.to_string(), json!({"properties": {"next": next}}))
+        })
+        .collect();
+    let chain = json!({"properties": {"x": {"$ref": "#/$defs/0"}}, "$defs": chain});
+    for format in [Format::Gemini, Format::Bedrock, Format::Ollama] {
+        for schema in [&deep, &chain] {
+            let (adapted, changes) = adapted(format, schema);
+            assert!(adapted.to_string().len() < 4_000, "{format:?}");
+            assert_eq!(changes.len(), 1);
+            assert!(changes[0].ends_with("lead too deep"), "{}", changes[0]);
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! The way through a schema: each schema in it is made anew from the keywords that are permitted in its place.
 //!
-//! The work is bounded: references that are written out may add so much and go so deep, and what is beyond that is left
+//! The work is bounded: references that are written out may add so much and lead so deep, and what is beyond that is left
 //! open.
 
 use serde_json::Value;
@@ -13,8 +13,9 @@ use super::rules::{References, Rules};
 
 /// What references that are written out may add, in about bytes: twice what a registered schema may have.
 const MOST_ADDED: usize = 512 * 1024;
-/// How deep they may lead.
-const MOST_DEPTH: usize = 24;
+/// Schemas that may be around a reference that is written out. Each definition may be as deep as a parser takes and refer
+/// to a further one, and the way through them is recursion.
+const MOST_AROUND: usize = 48;
 
 /// Say nothing of the arguments.
 const WITHOUT_A_WORD: [&str; 10] = [
@@ -49,6 +50,8 @@ pub(super) struct Walk<'a> {
     open: Vec<&'a str>,
     /// What further ones may add.
     room: usize,
+    /// Schemas around the one that is looked at.
+    around: usize,
     notes: Notes,
 }
 
@@ -59,6 +62,7 @@ impl<'a> Walk<'a> {
             document,
             open: vec!["#"],
             room: MOST_ADDED,
+            around: 0,
             notes: Notes::default(),
         }
     }
@@ -120,7 +124,8 @@ impl<'a> Walk<'a> {
             self.notes.tell(why);
             return Object::new();
         }
-        match source {
+        self.around += 1;
+        let schema = match source {
             Json::Object(source) => match source.get("$ref").and_then(Json::as_str) {
                 Some(reference) if self.is_written_out(reference, place) => {
                     self.written_out(source, reference, place)
@@ -136,7 +141,9 @@ impl<'a> Walk<'a> {
                 Object::new()
             }
             Json::Scalar(_) | Json::List(_) => Object::new(),
-        }
+        };
+        self.around -= 1;
+        schema
     }
 
     fn is_written_out(&self, reference: &str, place: Place) -> bool {
@@ -147,7 +154,7 @@ impl<'a> Walk<'a> {
         let target = resolve(self.document, reference);
         let in_a_circle = self.open.contains(&reference);
         let mut schema = match target {
-            Some(target) if !in_a_circle && self.open.len() <= MOST_DEPTH => {
+            Some(target) if !in_a_circle && self.around <= MOST_AROUND => {
                 self.open.push(reference);
                 let schema = self.schema(target, place);
                 self.open.pop();
