@@ -47,23 +47,23 @@ impl Command {
 /// Where the broker is.
 #[derive(Args)]
 struct BrokerAddress {
-    /// The broker's address
-    #[arg(
-        long,
-        value_name = "URL",
-        env = "TOOLPOOL_BROKER",
-        default_value = "http://127.0.0.1:7400"
-    )]
-    broker: String,
+    /// The broker's address [default: `http://127.0.0.1:7400`]
+    #[arg(long, value_name = "URL", env = "TOOLPOOL_BROKER")]
+    broker: Option<String>,
 }
 
 impl BrokerAddress {
     /// The longest that a command at a prompt waits for a broker.
     const PATIENCE: Duration = Duration::from_secs(3);
+    const DEFAULT: &str = "http://127.0.0.1:7400";
+
+    fn url(&self) -> &str {
+        self.broker.as_deref().unwrap_or(Self::DEFAULT)
+    }
 
     async fn connect(&self) -> Result<Client> {
         let options = ConnectOptions::default().connect_timeout(Self::PATIENCE);
-        let client = Client::connect_with(&self.broker, options).await;
+        let client = Client::connect_with(self.url(), options).await;
         client.map_err(|error| self.explain(error))
     }
 
@@ -76,7 +76,7 @@ impl BrokerAddress {
             Error::Connect { .. } => format!(
                 "no broker answers at {}; start one with `toolpool broker`, or give its address with --broker or in \
                  TOOLPOOL_BROKER",
-                self.broker
+                self.url()
             ),
             _ => return error.into(),
         };

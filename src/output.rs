@@ -2,10 +2,12 @@
 
 pub(crate) mod json;
 mod paint;
+mod pretty;
 mod report;
 mod status;
 mod table;
 mod time;
+mod turn;
 mod waterfall;
 
 use std::io::{self, IsTerminal, Write};
@@ -16,6 +18,11 @@ pub(crate) use self::paint::Paint;
 pub(crate) use self::status::StatusLine;
 pub(crate) use self::table::{Table, cut, one_line, width_of};
 pub(crate) use self::time::{human, stamp};
+
+/// Says on stderr what one should know, whatever goes to stdout.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(io::stderr(), "note: {}", one_line(text));
+}
 
 /// The width of a chart where no terminal says how much room there is.
 const WIDTH_WITHOUT_TERMINAL: usize = 100;
@@ -69,5 +76,16 @@ impl Output {
     pub(crate) fn json(&mut self, value: &impl serde::Serialize) -> io::Result<()> {
         serde_json::to_writer_pretty(&mut self.stdout, value)?;
         writeln!(self.stdout)
+    }
+
+    /// The same for what is JSON text already; it is set over several lines, and nothing in it changes. Text that is none is
+    /// written as it is.
+    pub(crate) fn json_text(&mut self, json: &[u8]) -> io::Result<()> {
+        let text = String::from_utf8_lossy(json);
+        if serde_json::from_slice::<serde::de::IgnoredAny>(json).is_ok() {
+            self.line(pretty::pretty(&text))
+        } else {
+            self.line(text)
+        }
     }
 }

@@ -1,23 +1,43 @@
 //! A model's turn as it was recorded: what came when.
 
+mod dialect;
+mod line;
 mod live;
 mod play;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
+use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::value::RawValue;
-use toolpool_client::{Call, TurnEnd};
+use toolpool_broker::Config;
+use toolpool_broker::decode::Decoder;
+use toolpool_client::{BatchOptions, Call, TurnEnd};
 
+pub(crate) use self::dialect::Dialect;
+use self::line::{Line, Said};
 pub(crate) use self::live::Watch;
 pub(crate) use self::play::{Pace, Played, play};
+
+/// A provider's stream whose own pieces are not known goes out in pieces of this size.
+const PIECE: usize = 16 * 1024;
 
 /// The steps of a turn in their order.
 #[derive(Debug, Default)]
 pub(crate) struct Turn {
+    /// Set: the steps are pieces of a provider's stream. Not set: they are blocks and calls.
+    pub(crate) provider: Option<Provider>,
     pub(crate) steps: Vec<TimedStep>,
+}
+
+/// What is known of a provider's stream before it comes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct Provider {
+    pub(crate) dialect: Dialect,
+    /// Tools that the agent runs itself.
+    pub(crate) local_tools: Vec<String>,
 }
 
 /// A step and its moment, counted from the start of the turn.
@@ -34,6 +54,8 @@ pub(crate) enum Step {
     BlockDelta { index: u32, fragment: String },
     BlockStop { index: u32 },
     Call(Call),
+    ProviderEvent(Bytes),
+    ProviderData(Bytes),
     Seal(TurnEnd),
 }
 
@@ -54,9 +76,9 @@ impl Turn {
         let mut open = HashSet::new();
         for (number, line) in (1..).zip(text.lines()) {
             if !line.trim().is_empty() {
-                let step = TimedStep::parse(line).and_then(|step| turn.check(step, &mut open));
-                turn.steps
-                    .push(step.with_context(|| format!("line {number}"))?);
+                Line::parse(line)
+                    .and_then(|line| turn.add(line, &mut open))
+                    .with_context(|| format!("line {number}"))?;
             }
         }
         ensure!(!turn.steps.is_empty(), "it has no steps");
@@ -65,136 +87,131 @@ impl Turn {
 
     /// A turn whose calls are complete from the start.
     pub(crate) fn of_calls(calls: impl IntoIterator<Item = Call>) -> Self {
-        let step = |step| TimedStep {
-            at: Duration::ZERO,
-            step,
-        };
         Self {
-            steps: calls.into_iter().map(Step::Call).map(step).collect(),
+            provider: None,
+            steps: calls.into_iter().map(Step::Call).map(at_once).collect(),
         }
     }
 
-    /// Whether the step can follow those that are there.
-    fn check(&self, step: TimedStep, open: &mut HashSet<u32>) -> Result<TimedStep> {
+    /// A provider's stream of which nobody noted what came when.
+    pub(crate) fn of_stream(stream: &Bytes, provider: Provider) -> Self {
+        let pieces = (0..stream.len()).step_by(PIECE);
+        let piece = |from: usize| stream.slice(from..stream.len().min(from + PIECE));
+        Self {
+            provider: Some(provider),
+            steps: pieces
+                .map(|from| at_once(Step::ProviderData(piece(from))))
+                .collect(),
+        }
+    }
+
+    /// The names by which it calls tools, those of the agent's own left out.
+    pub(crate) fn tools(&self) -> BTreeSet<String> {
+        let mut tools = BTreeSet::new();
+        if let Some(mut decoder) = self.decoder("") {
+            for step in &self.steps {
+                step.step.read_by(&mut decoder);
+            }
+            let turn = decoder.finish();
+            tools.extend(turn.calls.into_iter().map(|call| call.name));
+            tools.extend(turn.incomplete.into_iter().map(|call| call.name));
+        }
+        for step in &self.steps {
+            match &step.step {
+                Step::BlockStart(start) => tools.insert(start.tool.clone()),
+                Step::Call(call) => tools.insert(call.tool.clone()),
+                _ => false,
+            };
+        }
+        tools
+    }
+
+    /// Reads the provider's stream as the broker of that batch does. `None`: it is none.
+    fn decoder(&self, batch_id: &str) -> Option<Decoder> {
+        let provider = self.provider.as_ref()?;
+        let (dialect, local_tools) = (provider.dialect.to_decoder(), provider.local_tools.clone());
+        let most = Config::default().max_event_bytes;
+        Some(Decoder::of_batch(batch_id, dialect, local_tools, most))
+    }
+
+    fn options(&self, options: BatchOptions) -> BatchOptions {
+        match &self.provider {
+            Some(provider) => options
+                .dialect(provider.dialect.to_wire())
+                .local_tools(&provider.local_tools),
+            None => options,
+        }
+    }
+
+    /// Adds what the line says, if it can follow what is there.
+    fn add(&mut self, line: Line, open: &mut HashSet<u32>) -> Result<()> {
         if let Some(before) = self.steps.last() {
             ensure!(
                 !matches!(before.step, Step::Seal(_)),
                 "nothing can follow the seal"
             );
             ensure!(
-                step.at >= before.at,
+                line.at >= before.at,
                 "`at` is {} and the step before it came at {}",
-                step.at.as_secs_f64(),
+                line.at.as_secs_f64(),
                 before.at.as_secs_f64()
             );
         }
-        match &step.step {
-            Step::BlockStart(start) => {
+        let step = match line.said {
+            Said::Open(provider) => {
                 ensure!(
-                    open.insert(start.index),
-                    "block {} is open already",
-                    start.index
+                    self.steps.is_empty() && self.provider.is_none(),
+                    "open must be the first line"
                 );
+                self.provider = Some(provider);
+                return Ok(());
             }
+            Said::Step(step) => step,
+        };
+        self.check(&step, open)?;
+        self.steps.push(TimedStep { at: line.at, step });
+        Ok(())
+    }
+
+    fn check(&mut self, step: &Step, open: &mut HashSet<u32>) -> Result<()> {
+        let of_provider = matches!(step, Step::ProviderEvent(_) | Step::ProviderData(_));
+        if of_provider && self.steps.is_empty() {
+            self.provider.get_or_insert_default();
+        }
+        ensure!(
+            of_provider == self.provider.is_some() || matches!(step, Step::Seal(_)),
+            "blocks and calls cannot be mixed with a provider's stream"
+        );
+        match step {
+            Step::BlockStart(start) => ensure!(
+                open.insert(start.index),
+                "block {} is open already",
+                start.index
+            ),
             Step::BlockDelta { index, .. } => {
                 ensure!(open.contains(index), "no block {index} is open");
             }
             Step::BlockStop { index } => ensure!(open.remove(index), "no block {index} is open"),
-            Step::Call(_) | Step::Seal(_) => {}
+            _ => {}
         }
-        Ok(step)
+        Ok(())
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Line {
-    at: f64,
-    block_start: Option<BlockStart>,
-    block_delta: Option<BlockDelta>,
-    block_stop: Option<BlockStop>,
-    call: Option<WholeCall>,
-    seal: Option<Seal>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BlockDelta {
-    index: u32,
-    fragment: String,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct BlockStop {
-    index: u32,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WholeCall {
-    id: String,
-    tool: String,
-    /// JSON, or a string with JSON text in it, which may be broken.
-    arguments: Box<RawValue>,
-    idempotency_key: Option<String>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Seal {
-    turn_end: Option<RecordedEnd>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum RecordedEnd {
-    Complete,
-    Truncated,
-    Aborted,
-}
-
-impl TimedStep {
-    fn parse(line: &str) -> Result<Self> {
-        let line: Line = serde_json::from_str(line)?;
-        let at =
-            Duration::try_from_secs_f64(line.at).context("`at` must be seconds from the start")?;
-        let steps = [
-            line.block_start.map(Step::BlockStart),
-            line.block_delta
-                .map(|BlockDelta { index, fragment }| Step::BlockDelta { index, fragment }),
-            line.block_stop
-                .map(|BlockStop { index }| Step::BlockStop { index }),
-            line.call.map(WholeCall::into_step).transpose()?,
-            line.seal.map(|seal| {
-                Step::Seal(match seal.turn_end {
-                    None | Some(RecordedEnd::Complete) => TurnEnd::Complete,
-                    Some(RecordedEnd::Truncated) => TurnEnd::Truncated,
-                    Some(RecordedEnd::Aborted) => TurnEnd::Aborted,
-                })
-            }),
-        ];
-        let mut steps = steps.into_iter().flatten();
-        let (Some(step), None) = (steps.next(), steps.next()) else {
-            bail!(
-                "exactly one of block_start, block_delta, block_stop, call, seal must stand beside `at`"
-            );
-        };
-        Ok(Self { at, step })
+impl Step {
+    fn read_by(&self, decoder: &mut Decoder) {
+        match self {
+            Self::ProviderEvent(json) => decoder.event(json),
+            Self::ProviderData(bytes) => decoder.bytes(bytes),
+            _ => {}
+        }
     }
 }
 
-impl WholeCall {
-    fn into_step(self) -> Result<Step> {
-        let text = self.arguments.get();
-        let arguments = if text.starts_with('"') {
-            serde_json::from_str(text)?
-        } else {
-            text.to_owned()
-        };
-        let mut call = Call::new(self.id, self.tool, arguments);
-        call.idempotency_key = self.idempotency_key;
-        Ok(Step::Call(call))
+fn at_once(step: Step) -> TimedStep {
+    TimedStep {
+        at: Duration::ZERO,
+        step,
     }
 }
 

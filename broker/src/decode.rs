@@ -6,10 +6,9 @@
 use bytes::Bytes;
 use serde::de::IgnoredAny;
 
-use crate::id::CallId;
 pub use crate::ingest::dialect::Dialect;
 pub use crate::ingest::dialect::Owner;
-use crate::ingest::dialect::{Kind, Limits, ProviderTurn, Void};
+use crate::ingest::dialect::{Kind, Limits, ProviderTurn, Void, seed};
 use crate::ingest::{self, Event, Ingest, Input, TurnEnd};
 
 /// Reads one turn.
@@ -24,9 +23,20 @@ pub struct Decoder {
 
 #[derive(Debug)]
 struct Begun {
-    key: CallId,
+    id: String,
     tool: String,
     arguments: Option<Bytes>,
+}
+
+/// A call that has begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen<'a> {
+    /// The batch's id for it; see [`Decoder::of_batch`].
+    pub id: &'a str,
+    /// The tool, as the model named it.
+    pub tool: &'a str,
+    /// Whether its block has come to its end.
+    pub complete: bool,
 }
 
 /// A turn as it was read. Lists are in the model's order.
@@ -51,8 +61,6 @@ pub struct Decoded {
 /// A complete call.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Call {
-    /// What the broker knows it by: the provider's id where that is fit, and unique in the turn.
-    pub key: String,
     /// The provider's; `None` if it gave none.
     pub id: Option<String>,
     /// The tool, as the model named it.
@@ -66,8 +74,6 @@ pub struct Call {
 /// A call that began and is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Incomplete {
-    /// What the broker knows it by.
-    pub key: String,
     /// The provider's; `None` if it gave none.
     pub id: Option<String>,
     /// The tool, as the model named it.
@@ -91,12 +97,24 @@ impl Decoder {
     /// `dialect` is `None` where the stream is to tell by itself. One event has at most `max_event_bytes`.
     #[must_use]
     pub fn new(dialect: Option<Dialect>, max_event_bytes: usize) -> Self {
+        Self::of_batch("", dialect, Vec::new(), max_event_bytes)
+    }
+
+    /// The same for the stream of a batch: calls have the ids that they have there, where the broker makes them too, and
+    /// those of the agent's own tools are not among them.
+    #[must_use]
+    pub fn of_batch(
+        batch_id: &str,
+        dialect: Option<Dialect>,
+        local_tools: Vec<String>,
+        max_event_bytes: usize,
+    ) -> Self {
         let limits = Limits {
             event_bytes: max_event_bytes,
             arguments_bytes: max_event_bytes,
         };
         Self {
-            turn: ProviderTurn::new(dialect, Vec::new(), limits, 0),
+            turn: ProviderTurn::new(dialect, local_tools, limits, seed(batch_id)),
             ingest: Ingest::new(ingest::Limits {
                 calls: 10_000,
                 arguments_bytes: max_event_bytes,
@@ -126,6 +144,16 @@ impl Decoder {
         self.steps
     }
 
+    /// The calls that have begun so far, in the order in which they did.
+    #[must_use]
+    pub fn seen(&self) -> impl ExactSizeIterator<Item = Seen<'_>> {
+        self.begun.iter().map(|begun| Seen {
+            id: &begun.id,
+            tool: &begun.tool,
+            complete: begun.arguments.is_some(),
+        })
+    }
+
     /// The end of the stream.
     #[must_use]
     pub fn finish(mut self) -> Decoded {
@@ -146,14 +174,12 @@ impl Decoder {
             let arguments = begun.arguments.filter(whole);
             match (arguments, call.void) {
                 (Some(arguments), None) => found.calls.push(Call {
-                    key: begun.key.to_string(),
                     id: call.provider_id,
                     name: begun.tool,
                     arguments,
                     custom: call.kind == Kind::Custom,
                 }),
                 (_, void) => found.incomplete.push(Incomplete {
-                    key: begun.key.to_string(),
                     id: call.provider_id,
                     name: begun.tool,
                     superseded: void == Some(Void::Superseded),
@@ -177,7 +203,7 @@ impl Decoder {
         for input in self.inputs.drain(..) {
             let mut take = |event| match event {
                 Event::Began(header) | Event::Duplicate(header) => begun.push(Begun {
-                    key: header.id,
+                    id: header.id.to_string(),
                     tool: header.tool,
                     arguments: None,
                 }),

@@ -7,7 +7,8 @@
 //!       ◀─ finished batch ─────────  batch ◀─ notice ─ lease ◀─ outcome ─────────
 //! ```
 //!
-//! In reading order: `ingest` (messages in, complete calls out), `schema` and [`policy`] (what may run),
+//! In reading order: `ingest` (messages in, complete calls out) with its `dialect`s and `framing`s (a provider's own stream
+//! in), `answer` (results in that provider's shape), [`decode`] (the same without a broker), `schema` and [`policy`] (what may run),
 //! `catalogue` (name to tool), `batch` (id to result) and its task, `lane` (one tool's queue, limits and workers) and
 //! its lease, `session` (one worker), `registry` (who is here), `grpc` (the services), `drain` (the end).
 
@@ -43,6 +44,7 @@ pub mod policy;
 mod registry;
 mod schema;
 mod session;
+mod tool_format;
 
 pub use config::Config;
 pub use drain::Shutdown;

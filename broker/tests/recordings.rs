@@ -2,6 +2,10 @@
 //!
 //! The recordings are no part of this repository. `TOOLPOOL_CORPUS` names the folder that has them in `streams/`; each
 //! has a sidecar of the same name that ends in `.json`. `TOOLPOOL_RECORDINGS` narrows a run to paths that contain it.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test that cannot read its recording fails"
+)]
 
 use std::path::{Path, PathBuf};
 

@@ -78,8 +78,7 @@ impl Worker {
                 (tools, common.slots, common)
             }
         };
-        let mut builder =
-            PoolWorker::builder(&common.broker.broker).drain_grace(common.drain_grace);
+        let mut builder = PoolWorker::builder(common.broker.url()).drain_grace(common.drain_grace);
         if let Some(slots) = slots {
             builder = builder.slots(slots);
         }

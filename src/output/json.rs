@@ -7,13 +7,14 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 use toolpool_client::{
     CallError, CallResult, Content, Effect, ErrorCode, FinishedBatch, Policy, TimeLedger, Tool,
+    Turn, TurnEnd,
 };
 
 /// A finished batch. Durations are milliseconds, moments are counted from the batch's acceptance; what is absent on the
 /// wire is absent here.
 pub(crate) fn batch(batch: &FinishedBatch) -> Value {
     let summary = &batch.summary;
-    json!({
+    let mut fields = json!({
         "batch_id": summary.batch_id,
         "calls": summary.calls,
         "succeeded": summary.succeeded,
@@ -27,7 +28,11 @@ pub(crate) fn batch(batch: &FinishedBatch) -> Value {
             "position": duplicate.position,
             "error": error(&duplicate.error),
         })).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(of) = &batch.turn {
+        fields["turn"] = turn(of);
+    }
+    fields
 }
 
 /// The catalogue.
@@ -43,6 +48,53 @@ pub(crate) fn tools(tools: &[Tool]) -> Value {
         })
     };
     Value::Array(tools.iter().map(tool).collect())
+}
+
+/// JSON over several lines, its keys in their order.
+pub(crate) fn indented(json: &str) -> String {
+    let mut lines = String::with_capacity(json.len() * 2);
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let new_line = |lines: &mut String, depth: usize| {
+        lines.push('\n');
+        lines.extend(std::iter::repeat_n("  ", depth));
+    };
+    let mut rest = json.chars().peekable();
+    while let Some(c) = rest.next() {
+        if in_string {
+            lines.push(c);
+            in_string = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
+        match c {
+            '{' | '[' => {
+                lines.push(c);
+                while rest.next_if(char::is_ascii_whitespace).is_some() {}
+                if let Some(close) = rest.next_if(|c| matches!(c, '}' | ']')) {
+                    lines.push(close);
+                } else {
+                    depth += 1;
+                    new_line(&mut lines, depth);
+                }
+            }
+            '}' | ']' => {
+                depth = depth.saturating_sub(1);
+                new_line(&mut lines, depth);
+                lines.push(c);
+            }
+            ',' => {
+                lines.push(c);
+                new_line(&mut lines, depth);
+            }
+            ':' => lines.push_str(": "),
+            c if c.is_ascii_whitespace() => {}
+            c => {
+                in_string = c == '"';
+                lines.push(c);
+            }
+        }
+    }
+    lines
 }
 
 /// The code's name in the protocol, without the prefix that all have: `TOOL_FAILED`.
@@ -70,7 +122,59 @@ fn result(result: &CallResult) -> Value {
         Ok(output) => fields["output"] = output.content.iter().map(content).collect(),
         Err(failed) => fields["error"] = error(failed),
     }
+    if let Some(id) = &result.provider_id {
+        fields["provider_id"] = id.as_str().into();
+    }
+    if let Some(signature) = &result.thought_signature {
+        fields["thought_signature"] = signature.as_str().into();
+    }
     fields
+}
+
+/// What is known of a provider's turn; its answer as JSON.
+fn turn(turn: &Turn) -> Value {
+    let dropped = turn.dropped.iter().map(|call| {
+        Value::from(present([
+            ("id", Some(call.id.clone().into())),
+            ("provider_id", call.provider_id.clone().map(Value::from)),
+            ("tool", Some(call.tool.clone().into())),
+            ("position", Some(call.position.into())),
+            (
+                "reason",
+                Some(bare("DROP_REASON_", call.reason.as_str_name()).into()),
+            ),
+        ]))
+    });
+    let not_ours = turn.not_ours.iter().map(|call| {
+        Value::from(present([
+            ("provider_id", call.provider_id.clone().map(Value::from)),
+            ("tool", Some(call.tool.clone().into())),
+            ("position", Some(call.position.into())),
+            (
+                "owner",
+                Some(bare("OWNER_", call.owner.as_str_name()).into()),
+            ),
+        ]))
+    });
+    let end = match turn.end {
+        TurnEnd::Complete => "COMPLETE",
+        TurnEnd::Truncated => "TRUNCATED",
+        TurnEnd::Aborted => "ABORTED",
+    };
+    present([
+        (
+            "dialect",
+            turn.dialect
+                .map(|dialect| bare("DIALECT_", dialect.as_str_name()).into()),
+        ),
+        ("turn_end", Some(end.into())),
+        ("stop_reason", turn.stop_reason.clone().map(Value::from)),
+        ("error", turn.error.clone().map(Value::from)),
+        ("answer", Some(parsed(&turn.answer))),
+        ("dropped", Some(dropped.collect())),
+        ("not_ours", Some(not_ours.collect())),
+    ])
+    .into()
 }
 
 fn content(content: &Content) -> Value {
@@ -115,6 +219,7 @@ fn ledger(ledger: &TimeLedger) -> Value {
     present([
         ("block_began_ms", Some(millis(ledger.block_began))),
         ("block_complete_ms", ledger.block_complete.map(millis)),
+        ("started_early_ms", ledger.started_early.map(millis)),
         ("held_ms", ledger.held.map(millis)),
         ("limit_wait_ms", ledger.limit_wait.map(millis)),
         (

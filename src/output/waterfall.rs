@@ -11,6 +11,8 @@ use super::{Paint, cut, human, one_line, width_of};
 const BAR: Range<usize> = 20..80;
 /// Names are cut to this.
 const LONGEST_NAME: usize = 24;
+/// What is left of a call's id at least.
+const LEAST_ID: usize = 6;
 
 /// What a call was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,17 +20,26 @@ enum Phase {
     Streaming,
     Held,
     Waiting,
+    /// It runs, and its block is not complete.
+    Early,
     Running,
 }
 
 impl Phase {
-    const ALL: [Self; 4] = [Self::Streaming, Self::Held, Self::Waiting, Self::Running];
+    const ALL: [Self; 5] = [
+        Self::Streaming,
+        Self::Held,
+        Self::Waiting,
+        Self::Early,
+        Self::Running,
+    ];
 
     fn mark(self) -> &'static str {
         match self {
             Self::Streaming => "░",
             Self::Held => "·",
             Self::Waiting => "▒",
+            Self::Early => "▓",
             Self::Running => "█",
         }
     }
@@ -38,6 +49,7 @@ impl Phase {
             Self::Streaming => "the model writes it",
             Self::Held => "held for the seal",
             Self::Waiting => "waiting",
+            Self::Early => "started early",
             Self::Running => "running",
         }
     }
@@ -45,10 +57,7 @@ impl Phase {
 
 /// The lines of the chart in a terminal of `width` columns.
 pub(super) fn lines(batch: &FinishedBatch, width: usize, paint: Paint) -> Vec<String> {
-    let name = |result: &CallResult| {
-        let name = format!("{} {}", one_line(&result.id), one_line(&result.tool));
-        cut(&name, LONGEST_NAME.max(width / 4))
-    };
+    let name = |result: &CallResult| name(result, LONGEST_NAME.max(width / 4));
     let longest = batch
         .results()
         .iter()
@@ -59,7 +68,13 @@ pub(super) fn lines(batch: &FinishedBatch, width: usize, paint: Paint) -> Vec<St
     let columns = width.saturating_sub(label + 17).clamp(BAR.start, BAR.end);
     let whole = batch.summary.elapsed;
 
-    let legend = Phase::ALL.map(|phase| format!("{} {}", phase.mark(), phase.name()));
+    let mut results = batch.results().iter();
+    let any_early = results.any(|result| result.ledger.started_early.is_some());
+    let explained = Phase::ALL.iter();
+    let explained = explained.filter(|phase| any_early || **phase != Phase::Early);
+    let legend: Vec<_> = explained
+        .map(|phase| format!("{} {}", phase.mark(), phase.name()))
+        .collect();
     let mut lines = vec![paint.dim(&format!("  {:label$}    {}", "", legend.join("   ")))];
     for result in batch.results() {
         let mark = match result.outcome {
@@ -86,6 +101,20 @@ pub(super) fn lines(batch: &FinishedBatch, width: usize, paint: Paint) -> Vec<St
     lines
 }
 
+/// The call's id and tool in at most so many columns. Providers' long ids differ in their ends, so those are what is kept.
+fn name(result: &CallResult, longest: usize) -> String {
+    let (id, tool) = (one_line(&result.id), one_line(&result.tool));
+    let room = longest.saturating_sub(width_of(&tool) + 1).max(LEAST_ID);
+    let id = match width_of(&id).checked_sub(room) {
+        Some(over @ 1..) => {
+            let end: String = id.chars().skip(over + 1).collect();
+            format!("…{end}")
+        }
+        _ => id,
+    };
+    cut(&format!("{id} {tool}"), longest)
+}
+
 fn bar(ledger: &TimeLedger, whole: Duration, columns: usize, paint: Paint, ok: bool) -> String {
     let mut bar = vec![None; columns];
     // Running comes last, and so is seen even where it shares its cell.
@@ -100,8 +129,8 @@ fn bar(ledger: &TimeLedger, whole: Duration, columns: usize, paint: Paint, ok: b
         match phase {
             Phase::Streaming | Phase::Held => paint.dim(&marks),
             Phase::Waiting => paint.yellow(&marks),
-            Phase::Running if ok => paint.green(&marks),
-            Phase::Running => paint.red(&marks),
+            Phase::Early | Phase::Running if ok => paint.green(&marks),
+            Phase::Early | Phase::Running => paint.red(&marks),
         }
     });
     stretches.collect()
@@ -109,11 +138,13 @@ fn bar(ledger: &TimeLedger, whole: Duration, columns: usize, paint: Paint, ok: b
 
 /// What the call was doing when, in order, with no overlap. Phases that it did not go through are left out.
 fn phases(ledger: &TimeLedger) -> Vec<(Phase, Duration, Duration)> {
-    let complete = ledger
-        .block_complete
-        .unwrap_or(ledger.ended)
-        .min(ledger.ended);
-    let let_go = (complete + ledger.held.unwrap_or_default()).min(ledger.ended);
+    let complete = ledger.block_complete.unwrap_or(ledger.ended);
+    let let_go = match ledger.started_early {
+        Some(early) => early,
+        None => complete + ledger.held.unwrap_or_default(),
+    };
+    let let_go = let_go.min(ledger.ended);
+    let written = complete.min(let_go);
     let waited = ledger.limit_wait.is_some() || ledger.slot_wait.is_some() || ledger.attempts > 1;
     let ran_from = match ledger.ran {
         Some(ran) if waited => ledger.ended.saturating_sub(ran).max(let_go),
@@ -122,14 +153,17 @@ fn phases(ledger: &TimeLedger) -> Vec<(Phase, Duration, Duration)> {
         // What a call did after its block was complete, if it never ran, was waiting.
         None => ledger.ended,
     };
+    // The same as `ran_from` unless it was started early; and it may have ended before its block did.
+    let early_until = complete.clamp(ran_from, ledger.ended);
     let mut phases = vec![
-        (Phase::Streaming, ledger.block_began.min(complete), complete),
-        (Phase::Held, complete, let_go),
+        (Phase::Streaming, ledger.block_began.min(written), written),
+        (Phase::Held, written, let_go),
         (Phase::Waiting, let_go, ran_from),
+        (Phase::Early, ran_from, early_until),
     ];
     phases.retain(|(_, from, to)| from < to);
-    if ledger.ran.is_some() {
-        phases.push((Phase::Running, ran_from, ledger.ended));
+    if ledger.ran.is_some() && (early_until < ledger.ended || early_until == ran_from) {
+        phases.push((Phase::Running, early_until, ledger.ended));
     }
     phases
 }
@@ -154,6 +188,31 @@ mod tests {
 
     fn drawn(ledger: &TimeLedger) -> String {
         bar(ledger, ms(1000), 20, Paint::new(false), true)
+    }
+
+    #[test]
+    fn a_long_id_leaves_room_for_the_tool() {
+        let named = |id: &str, tool: &str| {
+            let result = CallResult {
+                id: id.to_owned(),
+                tool: tool.to_owned(),
+                position: 0,
+                outcome: Ok(toolpool_client::Output::default()),
+                ledger: TimeLedger::default(),
+                provider_id: None,
+                thought_signature: None,
+            };
+            name(&result, 24)
+        };
+        assert_eq!(named("call_1", "calculate"), "call_1 calculate");
+        assert_eq!(
+            named("toolu_01NSvzUVvSLq", "stock_report"),
+            "…NSvzUVvSLq stock_report"
+        );
+        assert_eq!(
+            named("toolu_01NSvzUVvSLq", "a_tool_with_a_long_name"),
+            "…VvSLq a_tool_with_a_lo…"
+        );
     }
 
     #[test]
@@ -219,6 +278,23 @@ mod tests {
             ..TimeLedger::default()
         };
         assert_eq!(drawn(&ledger), "░░░░░░░░░░          ");
+    }
+
+    #[test]
+    fn a_call_that_was_started_early_runs_while_it_is_written() {
+        let mut ledger = TimeLedger {
+            block_began: ms(100),
+            started_early: Some(ms(300)),
+            block_complete: Some(ms(600)),
+            ran: Some(ms(500)),
+            ended: ms(800),
+            ..TimeLedger::default()
+        };
+        assert_eq!(drawn(&ledger), "  ░░░░▓▓▓▓▓▓████    ");
+        ledger.ended = ms(500);
+        assert_eq!(drawn(&ledger), "  ░░░░▓▓▓▓          ");
+        ledger.ran = None;
+        assert_eq!(drawn(&ledger), "  ░░░░▒▒▒▒          ");
     }
 
     #[test]

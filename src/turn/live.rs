@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io;
 use std::time::Duration;
 
+use toolpool_broker::decode::Decoder;
 use toolpool_client::{Effects, Progress, ProgressEvent, Tool};
 
 use super::Step;
@@ -26,6 +27,10 @@ pub(super) struct Live<'a> {
     lines: bool,
     quiet: bool,
     side_effecting: Vec<String>,
+    /// Tells what comes in a provider's stream.
+    decoder: Option<Decoder>,
+    /// Of the calls in it that have begun, in their order: whether the block is complete.
+    seen: Vec<bool>,
     /// Blocks that are being written, by index.
     open: BTreeMap<u32, String>,
     calls: HashMap<String, Call>,
@@ -34,6 +39,7 @@ pub(super) struct Live<'a> {
 
 struct Call {
     tool: String,
+    complete: bool,
     started: Option<Duration>,
     ended: bool,
 }
@@ -56,10 +62,17 @@ impl<'a> Live<'a> {
                 .filter(held)
                 .map(|tool| tool.name)
                 .collect(),
+            decoder: None,
+            seen: Vec::new(),
             open: BTreeMap::new(),
             calls: HashMap::new(),
             sealed: false,
         }
+    }
+
+    /// What is written is a provider's stream, which this decoder reads along.
+    pub(super) fn reads_by(&mut self, decoder: Option<Decoder>) {
+        self.decoder = decoder.filter(|_| !self.quiet);
     }
 
     /// Whether it is of use to be told what happens at the broker.
@@ -71,16 +84,7 @@ impl<'a> Live<'a> {
     pub(super) fn writes(&mut self, at: Duration, step: &Step) -> io::Result<()> {
         let paint = self.output.paint;
         match step {
-            Step::BlockStart(start) => {
-                self.open.insert(start.index, start.id.clone());
-                self.call(&start.id, &start.tool);
-                self.event(
-                    at,
-                    &paint.dim("○"),
-                    &start.id,
-                    &paint.dim("the model begins to write it"),
-                )
-            }
+            Step::BlockStart(start) => self.begin(at, start.index, &start.id, &start.tool),
             Step::BlockDelta { .. } => Ok(()),
             Step::BlockStop { index } => {
                 let id = self.open.remove(index).unwrap_or_default();
@@ -90,8 +94,10 @@ impl<'a> Live<'a> {
                 self.call(&call.id, &call.tool);
                 self.complete(at, &call.id)
             }
+            Step::ProviderEvent(_) | Step::ProviderData(_) => self.read(at, step),
             Step::Seal(_) => {
                 self.sealed = true;
+                self.open.clear();
                 let running = self.calls.len() - self.ended();
                 let what = format!(
                     "the model's turn is over; {running} of {} calls have not ended",
@@ -108,9 +114,10 @@ impl<'a> Live<'a> {
         let Progress { id, at, event } = progress;
         match event {
             ProgressEvent::Started { worker_id, attempt } => {
-                if let Some(call) = self.calls.get_mut(id) {
+                let complete = self.calls.get_mut(id).is_none_or(|call| {
                     call.started = Some(*at);
-                }
+                    call.complete
+                });
                 let try_ = if *attempt > 1 {
                     format!("attempt {attempt} ")
                 } else {
@@ -121,8 +128,13 @@ impl<'a> Live<'a> {
                     None if !self.sealed => paint.dim("   (model still writing)"),
                     None => String::new(),
                 };
-                let since = if self.sealed { "" } else { "block complete, " };
-                let what = format!("{since}{try_}started on worker {worker_id}{model}");
+                let since = if complete && !self.sealed {
+                    "block complete, "
+                } else {
+                    ""
+                };
+                let early = if complete { "" } else { " early" };
+                let what = format!("{since}{try_}started{early} on worker {worker_id}{model}");
                 self.event(*at, &paint.cyan("●"), id, &what)
             }
             ProgressEvent::Tool { message, fraction } => {
@@ -168,11 +180,41 @@ impl<'a> Live<'a> {
         }
     }
 
+    /// The next piece of a provider's stream is about to be written.
+    fn read(&mut self, at: Duration, step: &Step) -> io::Result<()> {
+        let Some(mut decoder) = self.decoder.take() else {
+            return Ok(());
+        };
+        step.read_by(&mut decoder);
+        for (index, call) in (0_u32..).zip(decoder.seen()) {
+            let known = self.seen.get(index as usize).copied();
+            if known.is_none() {
+                self.seen.push(false);
+                self.begin(at, index, call.id, call.tool)?;
+            }
+            if call.complete && known != Some(true) {
+                self.seen[index as usize] = true;
+                self.open.remove(&index);
+                self.complete(at, call.id)?;
+            }
+        }
+        self.decoder = Some(decoder);
+        Ok(())
+    }
+
+    fn begin(&mut self, at: Duration, index: u32, id: &str, tool: &str) -> io::Result<()> {
+        let paint = self.output.paint;
+        self.open.insert(index, id.to_owned());
+        self.call(id, tool);
+        let what = paint.dim("the model begins to write it");
+        self.event(at, &paint.dim("○"), id, &what)
+    }
+
     fn complete(&mut self, at: Duration, id: &str) -> io::Result<()> {
-        let held = self
-            .calls
-            .get(id)
-            .is_some_and(|call| self.side_effecting.contains(&call.tool));
+        let held = self.calls.get_mut(id).is_some_and(|call| {
+            call.complete = true;
+            self.side_effecting.contains(&call.tool)
+        });
         if !held {
             return Ok(());
         }
@@ -185,6 +227,7 @@ impl<'a> Live<'a> {
         // A second call under an id is a duplicate, and tells nothing of the first.
         self.calls.entry(id.to_owned()).or_insert_with(|| Call {
             tool: tool.to_owned(),
+            complete: false,
             started: None,
             ended: false,
         });

@@ -62,8 +62,9 @@ pub(crate) async fn play(
     }
 
     let mut live = Live::new(watch, output);
-    let options = options.progress(live.wants_progress());
+    let options = turn.options(options).progress(live.wants_progress());
     let batch = client.batch(options).await?;
+    live.reads_by(turn.decoder(batch.id()));
     let began = Instant::now();
     let (writer, mut reader) = batch.split();
     // Until it is sealed, or the broker has finished first.
@@ -124,6 +125,8 @@ async fn write(mut writer: BatchWriter, step: &Step) -> Result<Option<BatchWrite
         Step::BlockDelta { index, fragment } => writer.delta(index, fragment).await?,
         Step::BlockStop { index } => writer.stop(index).await?,
         Step::Call(call) => writer.push(call).await?,
+        Step::ProviderEvent(json) => writer.provider_event(json).await?,
+        Step::ProviderData(bytes) => writer.provider_data(bytes).await?,
         Step::Seal(end) => {
             writer.seal(end).await?;
             return Ok(None);

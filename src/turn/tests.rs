@@ -30,6 +30,56 @@ fn every_step_can_be_recorded() {
 }
 
 #[test]
+fn a_providers_stream_can_be_recorded_event_by_event_and_as_text() {
+    let turn = Turn::parse(concat!(
+        r#"{"at": 0, "open": {"dialect": "openai", "local_tools": ["screenshot"]}}"#,
+        "\n",
+        r#"{"at": 0.5, "provider_event": {"b": 1.10, "a": [ ]}}"#,
+        "\n",
+        r#"{"at": 1, "provider_data": "data: {\"é\": 1}\n\n"}"#,
+        "\n",
+        r#"{"at": 2, "seal": {"turn_end": "aborted"}}"#,
+    ))
+    .unwrap();
+    let provider = turn.provider.unwrap();
+    assert_eq!(provider.dialect, Dialect::Openai);
+    assert_eq!(provider.local_tools, ["screenshot"]);
+    assert_eq!(turn.steps.len(), 3);
+    assert!(
+        matches!(&turn.steps[0].step, Step::ProviderEvent(json) if json == r#"{"b": 1.10, "a": [ ]}"#)
+    );
+    assert!(
+        matches!(&turn.steps[1].step, Step::ProviderData(text) if text == "data: {\"é\": 1}\n\n")
+    );
+    let unnamed = Turn::parse(r#"{"at": 0, "provider_data": ""}"#).unwrap();
+    assert_eq!(unnamed.provider.unwrap().dialect, Dialect::Auto);
+}
+
+#[test]
+fn a_stream_without_times_is_cut_into_pieces_and_tells_its_tools() {
+    let example = Turn::parse(include_str!("../../docs/examples/anthropic.ndjson")).unwrap();
+    let stream = Bytes::from_static(include_bytes!("../../docs/examples/anthropic.sse"));
+    let stream = [&stream[..], &vec![b'\n'; PIECE]].concat().into();
+    let turn = Turn::of_stream(&stream, Provider::default());
+    assert_eq!(turn.steps.len(), 2);
+    let tools = ["calculate", "look_up_product", "stock_report"];
+    for turn in [example, turn] {
+        assert!(turn.tools().iter().eq(&tools), "{:?}", turn.tools());
+    }
+    let local_tools = vec!["calculate".to_owned()];
+    let turn = Turn::of_stream(
+        &stream,
+        Provider {
+            local_tools,
+            ..Provider::default()
+        },
+    );
+    assert!(turn.tools().iter().eq(&tools[1..]));
+    let blocks = Turn::parse(include_str!("../../docs/examples/turn.ndjson")).unwrap();
+    assert_eq!(blocks.tools().len(), 4);
+}
+
+#[test]
 fn the_example_can_be_read() {
     let turn = Turn::parse(include_str!("../../docs/examples/turn.ndjson")).unwrap();
     assert!(matches!(
@@ -68,6 +118,14 @@ fn an_error_names_its_line() {
             r#"{"at": 1, "seal": {"turn_end": "done"}}"#,
             "line 2: unknown variant `done`",
         ),
+        (
+            r#"{"at": 1, "open": {}}"#,
+            "line 2: open must be the first line",
+        ),
+        (
+            r#"{"at": 1, "provider_data": ""}"#,
+            "line 2: blocks and calls cannot be mixed",
+        ),
     ] {
         let error = error(&format!("{start}\n{second}\n"));
         assert!(error.starts_with(expected), "{second}: {error}");
@@ -78,4 +136,17 @@ fn an_error_names_its_line() {
         "line 3: nothing can follow the seal"
     );
     assert_eq!(error("\n"), "it has no steps");
+    let open = r#"{"at": 0, "open": {}}"#;
+    assert_eq!(error(open), "it has no steps");
+    for (second, expected) in [
+        (open, "line 2: open must be the first line"),
+        (start, "line 2: blocks and calls cannot be mixed"),
+        (
+            r#"{"at": 0, "provider_event": "a"}"#,
+            "line 2: provider_event must be a JSON object",
+        ),
+    ] {
+        let error = error(&format!("{open}\n{second}\n"));
+        assert!(error.starts_with(expected), "{second}: {error}");
+    }
 }

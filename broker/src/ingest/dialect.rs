@@ -27,6 +27,10 @@ mod openai_chat;
 mod openai_responses;
 mod vercel_ui;
 
+use std::hash::{BuildHasher, BuildHasherDefault};
+
+use rustc_hash::FxHasher;
+
 use super::framing::{Event, Framing};
 use super::{Input, TurnEnd};
 
@@ -190,6 +194,12 @@ impl ProviderTurn {
         let dialect = self.dialect();
         self.calls.into_turn(dialect)
     }
+}
+
+/// What the ids that are made for a batch's calls are made from: they must differ from turn to turn, as those of batches
+/// do.
+pub(crate) fn seed(batch_id: &str) -> u64 {
+    BuildHasherDefault::<FxHasher>::default().hash_one(batch_id)
 }
 
 /// Returns whether the event could be read.

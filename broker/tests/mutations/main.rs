@@ -44,6 +44,8 @@ const STEPS_BASE: usize = 8;
 /// What came of an input.
 struct Run {
     decoded: Decoded,
+    /// An id that two calls have in the broker.
+    made_twice: Option<String>,
     steps: usize,
     memory: usize,
 }
@@ -54,9 +56,14 @@ fn run<'a>(dialect: Option<Dialect>, each: impl FnOnce(&mut Decoder) + 'a) -> Ru
     let mut decoder = Decoder::new(dialect, MAX_EVENT_BYTES);
     each(&mut decoder);
     let steps = decoder.steps();
+    let mut ids = HashSet::new();
+    let made_twice = decoder.seen().find(|seen| !ids.insert(seen.id));
+    let made_twice = made_twice.map(|seen| seen.id.to_owned());
+    drop(ids);
     let decoded = decoder.finish();
     Run {
         decoded,
+        made_twice,
         steps,
         memory: MEMORY.peak_usage() - before,
     }
@@ -68,12 +75,9 @@ impl Run {
     fn judge(&self, there: &Text, bytes: usize, before: Option<&Decoded>) -> Result<(), String> {
         if before != Some(&self.decoded) {
             there.judge(&self.decoded)?;
-            let keys = self.decoded.calls.iter().map(|call| &call.key);
-            let incomplete = self.decoded.incomplete.iter().map(|call| &call.key);
-            let mut seen = HashSet::new();
-            if let Some(key) = keys.chain(incomplete).find(|key| !seen.insert(*key)) {
-                return Err(format!("two calls are {key:?}"));
-            }
+        }
+        if let Some(id) = &self.made_twice {
+            return Err(format!("two calls are {id:?}"));
         }
         if self.steps > STEPS_BASE + bytes / BYTES_PER_STEP {
             return Err(format!("{} steps for {bytes} bytes", self.steps));

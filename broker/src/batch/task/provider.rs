@@ -2,10 +2,8 @@
 
 use std::borrow::Borrow;
 use std::collections::HashSet;
-use std::hash::{BuildHasher, BuildHasherDefault};
 
 use bytes::Bytes;
-use rustc_hash::FxHasher;
 use toolpool_proto::v1;
 
 use crate::answer::{self, Id};
@@ -13,7 +11,7 @@ use crate::batch::{CallReport, Report};
 use crate::config::Config;
 use crate::grpc::convert;
 use crate::id::BatchId;
-use crate::ingest::dialect::{Answered, Dialect, Limits, ProviderTurn, Turn, Void};
+use crate::ingest::dialect::{Answered, Dialect, Limits, ProviderTurn, Turn, Void, seed};
 use crate::ingest::{Input, Position, TurnEnd};
 
 /// Why a call that began is none.
@@ -53,8 +51,7 @@ impl Provider {
             event_bytes: config.max_event_bytes,
             arguments_bytes: config.max_arguments_bytes,
         };
-        // Ids that are made must differ from turn to turn, as those of batches do.
-        let seed = BuildHasherDefault::<FxHasher>::default().hash_one(batch.to_string());
+        let seed = seed(&batch.to_string());
         Self {
             turn: ProviderTurn::new(named.dialect, named.local_tools, limits, seed),
             told: false,

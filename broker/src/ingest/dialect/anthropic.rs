@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Owner, Void};
+use super::fragment::Half;
 use super::json::{Text, typed};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
@@ -19,6 +20,8 @@ use crate::ingest::TurnEnd;
 pub(super) struct Anthropic {
     began: bool,
     open: HashMap<u32, Open>,
+    /// The last block, if it was closed without any text: a call without arguments, unless the turn was cut right there.
+    blank: Option<Block>,
     /// Blocks so far.
     order: u64,
     stop_reason: Option<String>,
@@ -30,6 +33,7 @@ struct Open {
     block: Block,
     /// The input of the start event: all of it, if no delta follows.
     input: Option<Box<RawValue>>,
+    half: Half,
 }
 
 const KNOWN: &[&str] = &[
@@ -86,7 +90,7 @@ struct Content<'a> {
 #[derive(Deserialize)]
 struct Delta<'a> {
     #[serde(borrow)]
-    partial_json: Option<Text<'a>>,
+    partial_json: Option<&'a RawValue>,
     #[serde(borrow)]
     stop_reason: Option<Text<'a>>,
 }
@@ -123,7 +127,15 @@ impl Decode for Anthropic {
 
 impl Anthropic {
     fn message(&mut self, message: Message<'_>, calls: &mut Calls) {
-        match message.kind.as_deref().unwrap_or_default() {
+        let kind = message.kind.as_deref().unwrap_or_default();
+        if let ("content_block_start" | "content_block_delta" | "content_block_stop", Some(block)) =
+            (kind, self.blank)
+        {
+            // More came, so its end was no cut.
+            calls.complete(block);
+            self.blank = None;
+        }
+        match kind {
             "message_start" => self.start(message.start, calls),
             "content_block_start" => {
                 if let (Some(index), Some(content)) = (message.index, message.content_block) {
@@ -131,17 +143,14 @@ impl Anthropic {
                 }
             }
             "content_block_delta" => {
-                let delta = message.delta.and_then(|delta| delta.partial_json);
-                if let (Some(text), Some(open)) = (delta, self.open_at(message.index)) {
-                    if !text.is_empty() {
-                        open.input = None;
-                    }
-                    calls.append(open.block, &text);
+                let fragment = message.delta.and_then(|delta| delta.partial_json);
+                if let (Some(fragment), Some(open)) = (fragment, self.open_at(message.index)) {
+                    open.append(fragment, calls);
                 }
             }
             "content_block_stop" => {
                 if let Some(open) = message.index.and_then(|index| self.open.remove(&index)) {
-                    complete(open, calls);
+                    self.blank = open.close(calls);
                 }
             }
             "message_delta" => {
@@ -162,14 +171,18 @@ impl Anthropic {
         if self.began {
             // A gateway that tries again inside one stream.
             self.open.clear();
+            self.blank = None;
             self.stop_reason = None;
             calls.restart();
         }
         self.began = true;
         let Some(message) = message else { return };
         for content in message.content.iter().flatten() {
-            if let Some(open) = self.begin(content, calls) {
-                complete(open, calls);
+            if let Some(block) = self
+                .begin(content, calls)
+                .and_then(|open| open.close(calls))
+            {
+                calls.complete(block);
             }
         }
         if let Some(reason) = message.stop_reason {
@@ -200,7 +213,11 @@ impl Anthropic {
                     ..NewCall::default()
                 });
                 let input = content.input.map(ToOwned::to_owned);
-                Some(Open { block, input })
+                Some(Open {
+                    block,
+                    input,
+                    half: Half::default(),
+                })
             }
             "server_tool_use" | "mcp_tool_use" => {
                 calls.pass_over(Owner::Provider, content.id.as_deref(), name, self.order);
@@ -216,11 +233,17 @@ impl Anthropic {
     }
 
     fn end(&mut self, calls: &mut Calls) {
-        calls.end(match self.stop_reason.as_deref() {
+        let end = match self.stop_reason.as_deref() {
             Some("tool_use" | "end_turn" | "stop_sequence") => TurnEnd::Complete,
             // Cut by a limit or a refusal, paused, or something new: what is held is not run.
             _ => TurnEnd::Truncated,
-        });
+        };
+        match self.blank.take() {
+            Some(block) if end == TurnEnd::Complete => calls.complete(block),
+            Some(block) => calls.void(block, Void::Cut),
+            None => {}
+        }
+        calls.end(end);
     }
 
     fn open_at(&mut self, index: Option<u32>) -> Option<&mut Open> {
@@ -228,9 +251,36 @@ impl Anthropic {
     }
 }
 
-fn complete(open: Open, calls: &mut Calls) {
-    if let Some(input) = open.input {
-        calls.append(open.block, input.get());
+impl Open {
+    fn append(&mut self, fragment: &RawValue, calls: &mut Calls) {
+        match self.half.join(fragment) {
+            Ok(text) => {
+                if !text.is_empty() {
+                    self.input = None;
+                }
+                calls.append(self.block, &text);
+            }
+            Err(_) => calls.void(self.block, Void::NotJson),
+        }
     }
-    calls.complete(open.block);
+
+    /// The block's own end. Returns it if there was nothing in it.
+    fn close(self, calls: &mut Calls) -> Option<Block> {
+        let said = self.input.as_deref().map_or("", RawValue::get);
+        if self.half.is_open() {
+            calls.void(self.block, Void::NotJson);
+        } else if said == "{}" && calls.text(self.block).is_nothing() {
+            return Some(self.block);
+        } else {
+            calls.append(self.block, said);
+            if calls.text(self.block).is_nothing() {
+                return Some(self.block);
+            }
+            calls.complete(self.block);
+        }
+        None
+    }
 }
+
+#[cfg(test)]
+mod tests;

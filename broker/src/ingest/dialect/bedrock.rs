@@ -10,8 +10,8 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Owner, Void};
-use super::closed::Closed;
-use super::json::{Arguments, Text};
+use super::fragment::Half;
+use super::json::Text;
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -19,7 +19,7 @@ use crate::ingest::TurnEnd;
 #[derive(Debug, Default)]
 pub(super) struct Bedrock {
     began: bool,
-    open: HashMap<u32, Block>,
+    open: HashMap<u32, (Block, Half)>,
     /// The last block, if it was closed and had no text: a call without arguments, unless the turn was cut right there.
     blank: Option<Block>,
     /// Calls so far.
@@ -75,7 +75,7 @@ struct Delta<'a> {
 #[derive(Deserialize)]
 struct Fragment<'a> {
     #[serde(borrow)]
-    input: Option<Arguments<'a>>,
+    input: Option<&'a RawValue>,
 }
 
 /// An event as SDKs give it.
@@ -121,16 +121,20 @@ impl Bedrock {
                 let fragment = payload.delta.and_then(|delta| delta.tool_use?.input);
                 let open = payload
                     .content_block_index
-                    .and_then(|at| self.open.get(&at));
-                if let (Some(text), Some(&block)) = (fragment, open) {
-                    calls.append(block, &text);
+                    .and_then(|at| self.open.get_mut(&at));
+                if let (Some(fragment), Some((block, half))) = (fragment, open) {
+                    match half.join(fragment) {
+                        Ok(text) => calls.append(*block, &text),
+                        Err(_) => calls.void(*block, Void::NotJson),
+                    }
                 }
             }
             Name::BlockStop => {
                 let closed = (payload.content_block_index).and_then(|at| self.open.remove(&at));
                 match closed {
-                    Some(block) if calls.text(block) == Closed::Blank => self.blank = Some(block),
-                    Some(block) => calls.complete(block),
+                    Some((block, half)) if half.is_open() => calls.void(block, Void::NotJson),
+                    Some((block, _)) if calls.text(block).is_nothing() => self.blank = Some(block),
+                    Some((block, _)) => calls.complete(block),
                     None => {}
                 }
             }
@@ -153,7 +157,7 @@ impl Bedrock {
         let Some(index) = payload.content_block_index else {
             return;
         };
-        if let Some(before) = self.open.remove(&index) {
+        if let Some((before, _)) = self.open.remove(&index) {
             calls.void(before, Void::Superseded);
         }
         let Some(tool) = payload
@@ -173,7 +177,7 @@ impl Bedrock {
                 order: self.order,
                 ..NewCall::default()
             });
-            self.open.insert(index, block);
+            self.open.insert(index, (block, Half::default()));
         } else {
             // `server_tool_use`, or something new, which nobody has asked us to run.
             calls.pass_over(Owner::Provider, id, name, self.order);
