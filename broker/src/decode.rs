@@ -11,6 +11,9 @@ pub use crate::ingest::dialect::Owner;
 use crate::ingest::dialect::{Kind, Limits, ProviderTurn, Void, seed};
 use crate::ingest::{self, Event, Ingest, Input, TurnEnd};
 
+/// A batch can be set to have no more.
+const MOST_CALLS: usize = 10_000;
+
 /// Reads one turn.
 #[derive(Debug)]
 pub struct Decoder {
@@ -109,17 +112,19 @@ impl Decoder {
         local_tools: Vec<String>,
         max_event_bytes: usize,
     ) -> Self {
+        let ingest = ingest::Limits {
+            calls: MOST_CALLS,
+            arguments_bytes: max_event_bytes,
+            batch_bytes: usize::MAX,
+        };
         let limits = Limits {
             event_bytes: max_event_bytes,
             arguments_bytes: max_event_bytes,
+            calls: MOST_CALLS,
         };
         Self {
             turn: ProviderTurn::new(dialect, local_tools, limits, seed(batch_id)),
-            ingest: Ingest::new(ingest::Limits {
-                calls: 10_000,
-                arguments_bytes: max_event_bytes,
-                batch_bytes: usize::MAX,
-            }),
+            ingest: Ingest::new(ingest),
             inputs: Vec::new(),
             steps: 0,
             begun: Vec::new(),
@@ -212,8 +217,9 @@ impl Decoder {
                 }
                 Event::Early(..) | Event::Void(..) | Event::Refused(..) | Event::Sealed(..) => {}
             };
-            // Far too many calls: the rest has no place.
-            let _ = self.ingest.apply(input, &mut take);
+            let applied = self.ingest.apply(input, &mut take);
+            // The calls are limited before, and a stream's decoder keeps to the order of steps.
+            debug_assert!(applied.is_ok(), "{applied:?}");
         }
     }
 }
