@@ -5,6 +5,7 @@ mod support;
 use rustix::process::Signal;
 use toolpool_client::{BatchOptions, ProgressEvent};
 
+use support::workshop::Workshop;
 use support::{Broker, Process, json, shipped, stderr, stdout, toolpool};
 
 /// A broker and a worker with the demo's tools.
@@ -40,6 +41,57 @@ async fn tools_are_listed() {
     assert_eq!(hash["workers"], 1);
     assert_eq!(hash["policy"]["effects"], "READ_ONLY");
     assert_eq!(hash["input_schema"]["type"], "object");
+}
+
+#[tokio::test]
+async fn tools_are_printed_for_a_provider() {
+    let broker = Broker::start(&[]);
+    let workshop = Workshop::with(
+        r#"
+        [[tool]]
+        name = "fs.read"
+        description = "Reads a file."
+        command = ["sh", "work"]
+        input_schema = { type = "object", properties = { path = { type = "string" }, "@type" = { type = "string" } } }
+
+        [[tool]]
+        name = "look"
+        command = ["sh", "work"]
+        "#,
+    );
+    let _worker = broker.exec_worker("w-1", &workshop.tools(), &[]);
+    broker.wait_for_workers("look", 1).await;
+
+    let run = broker.run(&["tools", "--format", "anthropic"]);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let tools = json(&run);
+    let name = tools[0]["name"].as_str().unwrap();
+    assert!(name.starts_with("fs_read_"), "{name}");
+    let properties = serde_json::json!({"path": {"type": "string"}});
+    assert_eq!(tools[0]["input_schema"]["properties"], properties);
+    assert_eq!(tools[1]["name"], "look");
+    let text = stdout(&run);
+    assert!(
+        text.starts_with("[\n  {\n    \"name\": \"fs_read_"),
+        "{text}"
+    );
+    let notes = stderr(&run);
+    assert_eq!(
+        notes,
+        format!(
+            "fs.read: the model knows it as {name}\nfs.read: /properties/@type: left out, since its name is not permitted\n"
+        )
+    );
+
+    let gemini = broker.run(&["tools", "--format", "gemini", "look", "nobody"]);
+    assert_eq!(gemini.status.code(), Some(1), "one of them is not there");
+    assert_eq!(stderr(&gemini), "there is no tool named `nobody`\n");
+    assert_eq!(json(&gemini)[0]["functionDeclarations"][0]["name"], "look");
+    for format in ["openai", "responses", "bedrock", "cohere", "ollama"] {
+        let run = broker.run(&["tools", "--format", format, "look"]);
+        assert_eq!(run.status.code(), Some(0), "{format}: {}", stderr(&run));
+        assert_eq!(json(&run).as_array().unwrap().len(), 1, "{format}");
+    }
 }
 
 #[tokio::test]
@@ -176,6 +228,9 @@ fn usage_is_explained() {
         &["call", "a", "{}", "--deadline", "soon"],
         &["worker", "demo", "--label", "zone"],
         &["tools", "--broker", "https://broker"],
+        &["tools", "--format", "vercel"],
+        &["tools", "--format", "gemini", "--json"],
+        &["tools", "look"],
         &["tools", "--log", "a=b=c"],
     ] {
         let run = toolpool().args(arguments).output().unwrap();
@@ -198,7 +253,11 @@ async fn a_reader_that_goes_away_is_no_error() {
     let (broker, _worker) = pool().await;
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
-    for arguments in [&["tools"][..], &["tools", "--json"]] {
+    for arguments in [
+        &["tools"][..],
+        &["tools", "--json"],
+        &["tools", "--format", "gemini"],
+    ] {
         let mut command = broker.command(arguments);
         let run = command
             .stdout(writer.try_clone().unwrap())

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::lane::{Lane, LaneContext};
 use crate::policy::{OutOfRange, Policy, PolicyPatch};
 use crate::schema::{self, Schema};
+use crate::tool_format;
 
 /// Names that are suggested for an unknown one, and how close they must be.
 const NEAR_NAMES: usize = 3;
@@ -80,6 +81,9 @@ pub(crate) struct Catalogue {
     context: LaneContext,
     /// Handles only; no guard is ever held over anything but a look-up or an insertion. Entries leave in `make_room`.
     by_name: DashMap<Arc<str>, Arc<Tool>>,
+    /// Other names that models know tools by, to the tools' own. What a name leads to follows from the tool's own name
+    /// alone, so an entry is never wrong; those of forgotten tools leave in `make_room`.
+    by_alias: DashMap<String, Arc<str>>,
     started: Instant,
 }
 
@@ -89,6 +93,7 @@ impl Catalogue {
             config,
             context,
             by_name: DashMap::new(),
+            by_alias: DashMap::new(),
             started: Instant::now(),
         }
     }
@@ -98,6 +103,14 @@ impl Catalogue {
         self.by_name
             .get(name)
             .map(|entry| Arc::clone(entry.value()))
+    }
+
+    /// The same for a name that a model may have been given in its place; see `tool_format`. A tool's own name wins.
+    pub(crate) fn find_as_called(&self, name: &str) -> Option<Arc<Tool>> {
+        self.find(name).or_else(|| {
+            let own = Arc::clone(self.by_alias.get(name)?.value());
+            self.find(&own)
+        })
     }
 
     /// What to say of a call of a name that nobody has registered; with names that are close if those are wanted.
@@ -226,6 +239,7 @@ impl Catalogue {
                     revision: RwLock::new(revision),
                 });
                 entry.insert(Arc::clone(&tool));
+                self.index(tool.lane.tool());
                 return tool;
             }
         };
@@ -237,6 +251,15 @@ impl Catalogue {
         }
         tracing::info!(tool = %tool.lane.tool(), "tool redefined by a newer registration");
         tool
+    }
+
+    /// Makes a new tool known under its other names. Where two share one, it stays the first one's.
+    fn index(&self, name: &Arc<str>) {
+        for alias in tool_format::aliases(name) {
+            self.by_alias
+                .entry(alias)
+                .or_insert_with(|| Arc::clone(name));
+        }
     }
 
     /// Takes a definition in with a schema made by a test.
@@ -257,6 +280,9 @@ impl Catalogue {
             let wanted: HashSet<&str> = wanted.iter().map(Revised::name).collect();
             self.by_name
                 .retain(|name, tool| wanted.contains(&**name) || !tool.lane.is_idle());
+            // Under this map's guard the other is asked; nowhere is it the other way round.
+            self.by_alias
+                .retain(|_, name| self.by_name.contains_key(name));
         }
         if self.by_name.len() + more > self.config.max_tools {
             return Err(Error::TooMany(self.by_name.len()));
@@ -381,6 +407,33 @@ mod tests {
         );
         let names = ["x", "y", "z"].map(definition).to_vec();
         assert!(matches!(catalogue.register(names), Err(Error::TooMany(_))));
+    }
+
+    #[tokio::test]
+    async fn a_tool_is_found_under_the_names_that_models_know_it_by() {
+        let catalogue = catalogue(2);
+        let tool = catalogue.register(vec![definition("fs.read")]).unwrap();
+        let aliases: Vec<_> = tool_format::aliases("fs.read").collect();
+        assert!(!aliases.is_empty());
+        for name in aliases.iter().map(String::as_str).chain(["fs.read"]) {
+            let found = catalogue.find_as_called(name).unwrap();
+            assert!(Arc::ptr_eq(&found, &tool[0]), "{name}");
+        }
+        assert!(
+            catalogue.find(&aliases[0]).is_none(),
+            "it is no name of its own"
+        );
+        assert!(catalogue.find_as_called("fs_read").is_none());
+        // A tool's own name wins over another's.
+        catalogue.register(vec![definition(&aliases[0])]).unwrap();
+        let own = catalogue.find_as_called(&aliases[0]).unwrap();
+        assert_eq!(**own.lane.tool(), *aliases[0]);
+
+        catalogue
+            .register(["x", "y"].map(definition).to_vec())
+            .unwrap();
+        assert!(catalogue.find_as_called(&aliases[0]).is_none());
+        assert!(catalogue.by_alias.is_empty(), "forgotten with the tool");
     }
 
     #[tokio::test]

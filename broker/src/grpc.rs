@@ -3,6 +3,7 @@
 pub(crate) mod agent;
 pub(crate) mod convert;
 pub(crate) mod delivery;
+mod listing;
 pub(crate) mod reset;
 pub(crate) mod status;
 pub(crate) mod worker;

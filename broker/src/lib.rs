@@ -44,6 +44,7 @@ pub mod policy;
 mod registry;
 mod schema;
 mod session;
+mod tool_format;
 
 pub use config::Config;
 pub use drain::Shutdown;

@@ -620,3 +620,29 @@ async fn blocks_and_a_providers_stream_do_not_mix() {
         Code::InvalidArgument
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_tool_is_known_by_the_name_that_its_provider_permits() {
+    let broker = Broker::start();
+    let mut worker = broker.worker("w", 9, [read_only("files.read")]).await;
+    let request = v1::ListToolsRequest {
+        format: Some(Dialect::Anthropic.into()),
+        ..Default::default()
+    };
+    let mut client = broker.client().await;
+    let listed = support::soon(client.list_tools(request)).await.unwrap();
+    let name = &listed.into_inner().adaptations[0].name;
+    assert_ne!(name, "files.read");
+
+    let agent = broker.agent_with(piped(Dialect::Anthropic)).await;
+    agent.events(&anthropic::call(0, "toolu_1", name)).await;
+    let call = worker.assignment().await;
+    assert_eq!(call.tool, "files.read");
+    worker.answer(&call, "found").await;
+    agent.events(&anthropic::end("tool_use")).await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(&batch.result("toolu_1").tool, name);
+    // Whoever does not pipe a provider's stream knows tools by their own names.
+    let plain = broker.run(&[("a", name, "{}")]).await;
+    assert!(plain.succeeded().is_empty());
+}

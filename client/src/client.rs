@@ -8,11 +8,13 @@ use tonic::{Code, Request, Status};
 use toolpool_proto::v1;
 use v1::broker_service_client::BrokerServiceClient;
 
+use crate::Dialect;
 use crate::batch::Batch;
 use crate::call::Call;
 use crate::error::{Error, ProtocolError, is_transport};
 use crate::finished::FinishedBatch;
 use crate::options::{BatchOptions, ConnectOptions};
+use crate::provider_tools::{Gathered, ProviderTools};
 use crate::reach::{Failure, reach};
 use crate::tool::Tool;
 use crate::{gather, outgoing};
@@ -102,31 +104,57 @@ impl Client {
     /// that is registered meanwhile may be missing.
     pub async fn tools(&self) -> Result<Vec<Tool>, Error> {
         let mut tools = Vec::new();
+        self.pages(v1::ListToolsRequest::default(), |page| {
+            for entry in page.tools {
+                tools.push(Tool::try_from(entry)?);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(tools)
+    }
+
+    /// The tools of these names, or all if there are none, in the format of a provider's request. Names that the broker
+    /// does not know are passed over. Retried like [`Client::tools`].
+    pub async fn provider_tools(
+        &self,
+        format: Dialect,
+        names: impl IntoIterator<Item = impl Into<String>>,
+    ) -> Result<ProviderTools, Error> {
+        let request = v1::ListToolsRequest {
+            format: Some(format.into()),
+            names: names.into_iter().map(Into::into).collect(),
+            ..v1::ListToolsRequest::default()
+        };
+        let mut gathered = Gathered::new(format);
+        self.pages(request, |page| gathered.take(page)).await?;
+        Ok(gathered.finish()?)
+    }
+
+    /// Every page of a listing.
+    async fn pages(
+        &self,
+        mut request: v1::ListToolsRequest,
+        mut take: impl FnMut(v1::ListToolsResponse) -> Result<(), ProtocolError>,
+    ) -> Result<(), Error> {
         let mut seen = HashSet::new();
-        let mut page_token = String::new();
         loop {
-            let request = v1::ListToolsRequest {
-                page_size: 0,
-                page_token: page_token.clone(),
-                ..v1::ListToolsRequest::default()
-            };
             let list = |_| async {
                 let answer = self.stub.clone().list_tools(request.clone()).await;
                 answer.map_err(|status| not_accepted(status, false))
             };
-            let page = reach(self.options.connect_timeout, list)
+            let mut page = reach(self.options.connect_timeout, list)
                 .await?
                 .into_inner();
-            for entry in page.tools {
-                tools.push(Tool::try_from(entry)?);
+            let next = std::mem::take(&mut page.next_page_token);
+            take(page)?;
+            if next.is_empty() {
+                return Ok(());
             }
-            if page.next_page_token.is_empty() {
-                return Ok(tools);
+            if !seen.insert(next.clone()) {
+                return Err(ProtocolError::PageAgain(next).into());
             }
-            if !seen.insert(page.next_page_token.clone()) {
-                return Err(ProtocolError::PageAgain(page.next_page_token).into());
-            }
-            page_token = page.next_page_token;
+            request.page_token = next;
         }
     }
 

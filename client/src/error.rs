@@ -122,6 +122,9 @@ pub enum ProtocolError {
     /// Two results under one id.
     #[error("two results came for call `{0}`")]
     SecondResult(String),
+    /// JSON of another shape than its format has.
+    #[error("`{0}` is not JSON of its format")]
+    Json(&'static str),
     /// The catalogue goes on with a page that was there before.
     #[error("the catalogue's page `{0}` follows itself")]
     PageAgain(String),

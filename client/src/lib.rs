@@ -34,7 +34,7 @@
 //!
 //! Modules, in reading order: `client` (the door), `batch` (a turn that is under way, and its two halves),
 //! `outgoing` (frames into packets), `gather` (frames into results; plain code), `finished`, `result`, `progress`,
-//! `turn`, `tool` (what comes back), `reach` (the retry), `error`.
+//! `turn`, `tool`, `provider_tools` (what comes back), `reach` (the retry), `error`.
 
 mod batch;
 mod call;
@@ -45,6 +45,7 @@ mod gather;
 mod options;
 mod outgoing;
 mod progress;
+mod provider_tools;
 mod reach;
 mod result;
 mod tool;
@@ -57,6 +58,7 @@ pub use error::{Error, ProtocolError};
 pub use finished::{DuplicateCall, FinishedBatch, Summary};
 pub use options::{BatchOptions, ConnectOptions, OnDisconnect, TurnEnd};
 pub use progress::{Progress, ProgressEvent};
+pub use provider_tools::{Adaptation, ProviderTools};
 pub use result::{CallError, CallResult, Content, Outcome, Output, TimeLedger, Violation};
 pub use tool::{Policy, Tool};
 /// The names of the protocol, as they are on the wire. `Unspecified` stands for a value that is newer than this client.

@@ -1,10 +1,11 @@
 //! `toolpool tools`: the catalogue.
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::Args;
-use toolpool_client::{Effects, Tool};
+use clap::{Args, ValueEnum};
+use toolpool_client::{Adaptation, Dialect, Effects, Tool};
 
 use super::BrokerAddress;
 use crate::output::{Output, Table, json, one_line};
@@ -17,10 +18,54 @@ pub(crate) struct Tools {
     /// Print JSON, with schemas and whole policies
     #[arg(long)]
     json: bool,
+    /// Print the JSON value of the `tools` field of a provider's request (Bedrock: of `toolConfig.tools`)
+    ///
+    /// What a provider does not permit in a name or a schema is changed; stderr says what.
+    #[arg(long, value_name = "PROVIDER", conflicts_with = "json")]
+    format: Option<Format>,
+    /// Only these tools [default: all]
+    #[arg(value_name = "NAME", requires = "format")]
+    names: Vec<String>,
+}
+
+/// A provider's format for tools.
+#[derive(Clone, Copy, ValueEnum)]
+enum Format {
+    /// Anthropic Messages
+    Anthropic,
+    #[value(help = "OpenAI Chat Completions")]
+    Openai,
+    #[value(help = "OpenAI Responses")]
+    Responses,
+    /// Gemini generateContent
+    Gemini,
+    /// Amazon Bedrock Converse
+    Bedrock,
+    /// Cohere v2 chat
+    Cohere,
+    /// Ollama /api/chat
+    Ollama,
+}
+
+impl From<Format> for Dialect {
+    fn from(format: Format) -> Self {
+        match format {
+            Format::Anthropic => Self::Anthropic,
+            Format::Openai => Self::OpenaiChat,
+            Format::Responses => Self::OpenaiResponses,
+            Format::Gemini => Self::Gemini,
+            Format::Bedrock => Self::Bedrock,
+            Format::Cohere => Self::Cohere,
+            Format::Ollama => Self::Ollama,
+        }
+    }
 }
 
 impl Tools {
     pub(super) async fn run(self) -> Result<ExitCode> {
+        if let Some(format) = self.format {
+            return self.for_provider(format.into()).await;
+        }
         let client = self.broker.connect().await?;
         let tools = client
             .tools()
@@ -38,6 +83,45 @@ impl Tools {
         }
         Ok(ExitCode::SUCCESS)
     }
+
+    /// Fails if a tool that was asked for is not there: whoever reads stdout alone would not notice.
+    async fn for_provider(&self, format: Dialect) -> Result<ExitCode> {
+        let client = self.broker.connect().await?;
+        let tools = client
+            .provider_tools(format, &self.names)
+            .await
+            .map_err(|error| self.broker.explain(error))?;
+        Output::new().line(json::indented(&String::from_utf8_lossy(&tools.json)))?;
+        let mut stderr = io::stderr();
+        for adaptation in &tools.adaptations {
+            note(&mut stderr, adaptation)?;
+        }
+        let known = |name: &&String| tools.tools.contains(name);
+        let mut missing = self.names.iter().filter(|name| !known(name)).peekable();
+        let code = match missing.peek() {
+            None => ExitCode::SUCCESS,
+            Some(_) => ExitCode::FAILURE,
+        };
+        for name in missing {
+            writeln!(stderr, "there is no tool named `{name}`")?;
+        }
+        Ok(code)
+    }
+}
+
+fn note(stderr: &mut io::Stderr, adaptation: &Adaptation) -> io::Result<()> {
+    let Adaptation {
+        tool,
+        name,
+        schema_changes,
+        ..
+    } = adaptation;
+    if !name.is_empty() && name != tool {
+        writeln!(stderr, "{tool}: the model knows it as {name}")?;
+    }
+    schema_changes
+        .iter()
+        .try_for_each(|change| writeln!(stderr, "{tool}: {change}"))
 }
 
 fn table(tools: &[Tool]) -> Table {

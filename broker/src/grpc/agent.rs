@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -16,7 +15,7 @@ use toolpool_proto::v1::broker_service_server::BrokerService;
 
 use super::convert::Step;
 use super::delivery::Delivery;
-use super::{FIRST_FRAME, PACKET_BYTES, convert, status};
+use super::{FIRST_FRAME, convert, listing, status};
 use crate::batch::task::{Inbound, Opened, Task};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
@@ -157,43 +156,10 @@ impl BrokerService for Agents {
         &self,
         request: Request<v1::ListToolsRequest>,
     ) -> Result<Response<v1::ListToolsResponse>, Status> {
-        let v1::ListToolsRequest {
-            page_size,
-            page_token,
-            ..
-        } = request.into_inner();
-        let most = if page_size == 0 {
-            usize::MAX
-        } else {
-            page_size as usize
-        };
-        let mut rest = self
-            .catalogue
-            .list()
-            .into_iter()
-            .skip_while(|tool| **tool.lane.tool() <= *page_token)
-            .peekable();
-        let (mut tools, mut bytes) = (Vec::new(), 0);
-        while tools.len() < most
-            && bytes < PACKET_BYTES
-            && let Some(tool) = rest.next()
-        {
-            let entry = convert::catalogue_entry(&tool);
-            bytes += entry.encoded_len();
-            tools.push(entry);
-        }
-        let last = tools
-            .last()
-            .and_then(|entry: &v1::CatalogueEntry| entry.tool.as_ref());
-        let next_page_token = match (rest.peek(), last) {
-            (Some(_), Some(tool)) => tool.name.clone(),
-            _ => String::new(),
-        };
-        Ok(Response::new(v1::ListToolsResponse {
-            tools,
-            next_page_token,
-            ..v1::ListToolsResponse::default()
-        }))
+        let request = request.into_inner();
+        listing::page(&self.catalogue, request)
+            .map(Response::new)
+            .map_err(|malformed| status::malformed(&malformed))
     }
 }
 

@@ -10,7 +10,7 @@ mod worker;
 
 pub(crate) use agent::{Open, Provider, Step, agent_frame, call, dialect, open, seal};
 pub(crate) use result::{batch_frame, finished, progress, result};
-pub(crate) use tool::catalogue_entry;
+pub(crate) use tool::{catalogue_entry, tool_format};
 pub(crate) use turn::turn;
 pub(crate) use worker::{FromWorker, Register, assignment, pool_frame, register, worker_frame};
 

@@ -231,7 +231,11 @@ impl Task {
 
     /// The tool that a model means by a name. One that a provider's request named is known by the name it had there too.
     fn find(&self, name: &str) -> Option<Arc<Tool>> {
-        self.catalogue.find(name)
+        if self.provider.is_some() {
+            self.catalogue.find_as_called(name)
+        } else {
+            self.catalogue.find(name)
+        }
     }
 
     fn route(

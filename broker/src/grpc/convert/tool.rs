@@ -7,6 +7,7 @@ use toolpool_proto::v1;
 use super::{Malformed, duration, malformed, to_wire};
 use crate::catalogue::{Definition, Tool};
 use crate::policy::{Effects, FailureAction, Policy, PolicyPatch};
+use crate::tool_format::Format;
 
 pub(super) fn definition(tool: v1::Tool) -> Result<Definition, Malformed> {
     let policy = tool
@@ -52,6 +53,34 @@ fn patch(tool: &str, policy: v1::Policy) -> Result<PolicyPatch, Malformed> {
         burst: policy.burst,
         max_in_flight: policy.max_in_flight,
         on_failure,
+    })
+}
+
+/// The format that tools are wanted in.
+pub(crate) fn tool_format(format: i32) -> Result<Format, Malformed> {
+    Ok(match v1::Dialect::try_from(format) {
+        Ok(v1::Dialect::Anthropic) => Format::Anthropic,
+        Ok(v1::Dialect::OpenaiChat) => Format::OpenAiChat,
+        Ok(v1::Dialect::OpenaiResponses) => Format::OpenAiResponses,
+        Ok(v1::Dialect::Gemini) => Format::Gemini,
+        Ok(v1::Dialect::Bedrock) => Format::Bedrock,
+        Ok(v1::Dialect::Cohere) => Format::Cohere,
+        Ok(v1::Dialect::Ollama) => Format::Ollama,
+        Ok(v1::Dialect::Auto) => {
+            return malformed(
+                "format is DIALECT_AUTO; there is no stream here to find it out from",
+            );
+        }
+        Ok(v1::Dialect::VercelUi) => {
+            return malformed(
+                "format is DIALECT_VERCEL_UI, which has no value for tools; permitted are the formats of providers",
+            );
+        }
+        Ok(v1::Dialect::Unspecified) | Err(_) => {
+            return malformed(
+                "format is not one of its values; leave it out if the tools are not wanted in a provider's format",
+            );
+        }
     })
 }
 
