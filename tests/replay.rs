@@ -68,6 +68,38 @@ fn one_call(tool: &str) -> String {
     events.map(|event| format!("{event}\n")).concat()
 }
 
+/// A frame of the AWS event stream.
+fn aws_frame(name: &str, payload: &Value) -> Vec<u8> {
+    let mut headers = Vec::new();
+    for (key, value) in [(":message-type", "event"), (":event-type", name)] {
+        headers.push(u8::try_from(key.len()).unwrap());
+        headers.extend_from_slice(key.as_bytes());
+        headers.push(7);
+        headers.extend_from_slice(&u16::try_from(value.len()).unwrap().to_be_bytes());
+        headers.extend_from_slice(value.as_bytes());
+    }
+    let payload = payload.to_string();
+    let whole = 16 + headers.len() + payload.len();
+    let mut frame = Vec::new();
+    for length in [whole, headers.len()] {
+        frame.extend_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
+    }
+    frame.extend_from_slice(&crc32(&frame).to_be_bytes());
+    frame.extend_from_slice(&headers);
+    frame.extend_from_slice(payload.as_bytes());
+    frame.extend_from_slice(&crc32(&frame).to_be_bytes());
+    frame
+}
+
+fn crc32(bytes: &[u8]) -> u32 {
+    let crc = bytes.iter().fold(!0, |crc, byte| {
+        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+            (crc >> 1) ^ (0xEDB8_8320 * (crc & 1))
+        })
+    });
+    !crc
+}
+
 #[test]
 fn a_stream_is_answered_by_stubs_with_nothing_running() {
     let run = replay(&[&path(STREAM), "--stub-tools", "--answer"]);
@@ -87,6 +119,47 @@ fn a_stream_is_answered_by_stubs_with_nothing_running() {
         assert!(content.contains(&expected), "{expected}: {content}");
     }
     assert_eq!(results.len(), TOOLS.len());
+}
+
+#[test]
+fn chat_completions_are_answered_message_by_message() {
+    let run = replay(&[
+        &path("docs/examples/openai.sse"),
+        "--stub-tools",
+        "--answer",
+    ]);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let answer = json(&run);
+    let messages = answer.as_array().unwrap();
+    assert_eq!(messages.len(), TOOLS.len());
+    for (message, tool) in messages.iter().zip(TOOLS) {
+        assert_eq!(message["role"], "tool");
+        assert!(message["tool_call_id"].is_string(), "{message}");
+        assert_eq!(message["content"], format!("stub result of {tool}"));
+    }
+}
+
+#[test]
+fn a_binary_stream_is_answered() {
+    let start = json!({ "contentBlockIndex": 0, "start": { "toolUse": { "toolUseId": "tooluse_1", "name": "weather" } } });
+    let delta = json!({ "contentBlockIndex": 0, "delta": { "toolUse": { "input": "{\"city\": \"Rome\"}" } } });
+    let events = [
+        ("messageStart", json!({ "role": "assistant" })),
+        ("contentBlockStart", start),
+        ("contentBlockDelta", delta),
+        ("contentBlockStop", json!({ "contentBlockIndex": 0 })),
+        ("messageStop", json!({ "stopReason": "tool_use" })),
+    ];
+    let file = file(
+        events
+            .map(|(name, payload)| aws_frame(name, &payload))
+            .concat(),
+    );
+    let run = said(file.path(), &["--stub-tools", "--answer"]);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let result = &json(&run)[0]["content"][0]["toolResult"];
+    assert_eq!(result["toolUseId"], "tooluse_1");
+    assert_eq!(result["content"][0]["text"], "stub result of weather");
 }
 
 #[test]

@@ -223,3 +223,40 @@ impl Decoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn calls_are_seen_as_they_come_under_the_ids_of_their_batch() {
+        let start = |index: u32, id: &str, name: &str| {
+            format!(
+                r#"{{"type":"content_block_start","index":{index},"content_block":{{"type":"tool_use","id":"{id}","name":"{name}"}}}}"#
+            )
+        };
+        let read = |batch_id: &str| {
+            let local_tools = vec!["screenshot".to_owned()];
+            let mut decoder = Decoder::of_batch(batch_id, None, local_tools, 1 << 20);
+            decoder.event(start(0, "toolu_1", "search").as_bytes());
+            decoder.event(start(1, "toolu_2", "screenshot").as_bytes());
+            decoder.event(br#"{"type":"content_block_stop","index":0}"#);
+            decoder.event(start(2, "toolu_1", "fetch").as_bytes());
+            decoder
+        };
+        let decoder = read("batch-1");
+        let seen: Vec<_> = decoder.seen().collect();
+        let search = Seen {
+            id: "toolu_1",
+            tool: "search",
+            complete: true,
+        };
+        assert_eq!(seen[0], search);
+        assert_eq!((seen[1].tool, seen[1].complete), ("fetch", false));
+        assert_eq!(seen.len(), 2);
+        let made = |decoder: &Decoder| decoder.seen().map(|call| call.id.to_owned()).nth(1);
+        assert_ne!(made(&decoder).as_deref(), Some("toolu_1"), "it is taken");
+        assert_eq!(made(&decoder), made(&read("batch-1")));
+        assert_ne!(made(&decoder), made(&read("batch-2")));
+    }
+}

@@ -23,7 +23,7 @@ def list_tools(stub, dialect):
     tools, token = [], ""
     while True:
         page = stub.ListTools(pb.ListToolsRequest(format=dialect, page_token=token))
-        tools += json.loads(page.provider_tools)
+        tools += json.loads(page.provider_tools)  # Gemini refuses several elements: join their functions there.
         token = page.next_page_token
         if not token:
             return tools

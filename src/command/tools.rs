@@ -91,7 +91,7 @@ impl Tools {
             .provider_tools(format, &self.names)
             .await
             .map_err(|error| self.broker.explain(error))?;
-        Output::new().line(json::indented(&String::from_utf8_lossy(&tools.json)))?;
+        Output::new().json_text(&tools.json)?;
         let mut stderr = io::stderr();
         for adaptation in &tools.adaptations {
             note(&mut stderr, adaptation)?;

@@ -50,53 +50,6 @@ pub(crate) fn tools(tools: &[Tool]) -> Value {
     Value::Array(tools.iter().map(tool).collect())
 }
 
-/// JSON over several lines, its keys in their order.
-pub(crate) fn indented(json: &str) -> String {
-    let mut lines = String::with_capacity(json.len() * 2);
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    let new_line = |lines: &mut String, depth: usize| {
-        lines.push('\n');
-        lines.extend(std::iter::repeat_n("  ", depth));
-    };
-    let mut rest = json.chars().peekable();
-    while let Some(c) = rest.next() {
-        if in_string {
-            lines.push(c);
-            in_string = escaped || c != '"';
-            escaped = !escaped && c == '\\';
-            continue;
-        }
-        match c {
-            '{' | '[' => {
-                lines.push(c);
-                while rest.next_if(char::is_ascii_whitespace).is_some() {}
-                if let Some(close) = rest.next_if(|c| matches!(c, '}' | ']')) {
-                    lines.push(close);
-                } else {
-                    depth += 1;
-                    new_line(&mut lines, depth);
-                }
-            }
-            '}' | ']' => {
-                depth = depth.saturating_sub(1);
-                new_line(&mut lines, depth);
-                lines.push(c);
-            }
-            ',' => {
-                lines.push(c);
-                new_line(&mut lines, depth);
-            }
-            ':' => lines.push_str(": "),
-            c if c.is_ascii_whitespace() => {}
-            c => {
-                in_string = c == '"';
-                lines.push(c);
-            }
-        }
-    }
-    lines
-}
-
 /// The code's name in the protocol, without the prefix that all have: `TOOL_FAILED`.
 pub(crate) fn code_name(code: ErrorCode) -> &'static str {
     bare("ERROR_CODE_", code.as_str_name())

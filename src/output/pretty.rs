@@ -3,56 +3,49 @@
 /// The text over several lines, two spaces a level. Numbers keep their digits and members their order, which reading it into
 /// values would not promise. `json` must be JSON.
 pub(super) fn pretty(json: &str) -> String {
-    let mut out = String::with_capacity(2 * json.len());
-    let mut depth = 0;
-    let mut rest = json.char_indices().peekable();
-    let line = |out: &mut String, depth: usize| {
-        out.push('\n');
-        out.push_str(&"  ".repeat(depth));
+    let mut lines = String::with_capacity(json.len() * 2);
+    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
+    let new_line = |lines: &mut String, depth: usize| {
+        lines.push('\n');
+        lines.extend(std::iter::repeat_n("  ", depth));
     };
-    while let Some((at, c)) = rest.next() {
+    let mut rest = json.chars().peekable();
+    while let Some(c) = rest.next() {
+        if in_string {
+            lines.push(c);
+            in_string = escaped || c != '"';
+            escaped = !escaped && c == '\\';
+            continue;
+        }
         match c {
-            ' ' | '\t' | '\n' | '\r' => {}
-            '"' => {
-                let end = end_of_string(&json[at..]);
-                out.push_str(&json[at..at + end]);
-                while rest.next_if(|(next, _)| *next < at + end).is_some() {}
-            }
             '{' | '[' => {
-                out.push(c);
-                while rest.next_if(|(_, c)| c.is_ascii_whitespace()).is_some() {}
-                if let Some((_, close)) = rest.next_if(|(_, c)| matches!(c, '}' | ']')) {
-                    out.push(close);
+                lines.push(c);
+                while rest.next_if(char::is_ascii_whitespace).is_some() {}
+                if let Some(close) = rest.next_if(|c| matches!(c, '}' | ']')) {
+                    lines.push(close);
                 } else {
                     depth += 1;
-                    line(&mut out, depth);
+                    new_line(&mut lines, depth);
                 }
             }
             '}' | ']' => {
                 depth = depth.saturating_sub(1);
-                line(&mut out, depth);
-                out.push(c);
+                new_line(&mut lines, depth);
+                lines.push(c);
             }
             ',' => {
-                out.push(c);
-                line(&mut out, depth);
+                lines.push(c);
+                new_line(&mut lines, depth);
             }
-            ':' => out.push_str(": "),
-            _ => out.push(c),
+            ':' => lines.push_str(": "),
+            c if c.is_ascii_whitespace() => {}
+            c => {
+                in_string = c == '"';
+                lines.push(c);
+            }
         }
     }
-    out
-}
-
-/// Where the string ends that the text begins with, its closing quote included.
-fn end_of_string(text: &str) -> usize {
-    let mut escaped = false;
-    let end = text.bytes().skip(1).position(|byte| {
-        let ends = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        ends
-    });
-    end.map_or(text.len(), |at| at + 2)
+    lines
 }
 
 #[cfg(test)]

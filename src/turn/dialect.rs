@@ -13,9 +13,9 @@ pub(crate) enum Dialect {
     Auto,
     /// Anthropic Messages, also over Vertex AI and Bedrock's `InvokeModelWithResponseStream`
     Anthropic,
-    /// `OpenAI` Chat Completions, and the servers that speak it
+    /// OpenAI Chat Completions, and the servers that speak it
     Openai,
-    /// `OpenAI` Responses
+    /// OpenAI Responses
     Responses,
     /// Gemini `streamGenerateContent`
     Gemini,

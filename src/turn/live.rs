@@ -123,7 +123,8 @@ impl<'a> Live<'a> {
                 } else {
                     String::new()
                 };
-                let model = match self.open.values().next() {
+                // The last to begin; where no block closes before the turn does, all are open.
+                let model = match self.open.values().next_back().filter(|open| *open != id) {
                     Some(open) => paint.dim(&format!("   (model still writing {open})")),
                     None if !self.sealed => paint.dim("   (model still writing)"),
                     None => String::new(),
