@@ -10,6 +10,7 @@ mod join;
 use serde_json::value::RawValue;
 
 use super::calls::Calls;
+use super::json::read;
 use super::{DONE, Decode, Event};
 use crate::ingest::TurnEnd;
 use chunk::{Choice, Chunk};
@@ -46,7 +47,7 @@ impl Decode for OpenAiChat {
             self.done(calls);
             return Ok(());
         }
-        let chunk = serde_json::from_slice(data).inspect_err(|_| {
+        let chunk = read(data).inspect_err(|_| {
             if data.starts_with(b"{") {
                 self.tear();
             }

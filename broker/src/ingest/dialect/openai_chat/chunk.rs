@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::ingest::dialect::json::{Few, Text};
+use crate::ingest::dialect::json::{Few, Object, Text, object, read};
 
 #[derive(Deserialize)]
 pub(super) struct Chunk<'a> {
     /// Empty beside usage and filter results.
     #[serde(borrow, default)]
-    pub(super) choices: Few<Choice<'a>>,
+    pub(super) choices: Few<Object<Choice<'a>>>,
     #[serde(borrow)]
     pub(super) error: Option<&'a RawValue>,
 }
@@ -17,7 +17,7 @@ pub(super) struct Chunk<'a> {
 #[derive(Deserialize)]
 pub(super) struct Choice<'a> {
     pub(super) index: Option<u64>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub(super) delta: Option<Delta<'a>>,
     #[serde(borrow)]
     finish_reason: Option<Text<'a>>,
@@ -33,9 +33,9 @@ impl Choice<'_> {
 #[derive(Deserialize)]
 pub(super) struct Delta<'a> {
     #[serde(borrow, default)]
-    pub(super) tool_calls: Few<ToolCall<'a>>,
+    pub(super) tool_calls: Few<Object<ToolCall<'a>>>,
     /// The deprecated form, one call a message.
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub(super) function_call: Option<Function<'a>>,
 }
 
@@ -44,7 +44,7 @@ pub(super) struct ToolCall<'a> {
     pub(super) index: Option<u64>,
     #[serde(borrow)]
     id: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub(super) function: Option<Function<'a>>,
     #[serde(borrow)]
     extra_content: Option<&'a RawValue>,
@@ -67,7 +67,7 @@ impl ToolCall<'_> {
         struct Google {
             thought_signature: Option<String>,
         }
-        let extra: Extra = serde_json::from_str(self.extra_content?.get()).ok()?;
+        let extra: Extra = read(self.extra_content?.get().as_bytes()).ok()?;
         extra.google?.thought_signature
     }
 }
