@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call_error::{CallError, Code, Effect};
+use crate::call_error::{CallError, Code};
 use crate::id::{CallId, LeaseId, WorkerId};
 use crate::ingest::{Header, Position, TurnEnd};
 use crate::lane::lease::{Limit, Waits};
@@ -147,6 +147,11 @@ impl Batch {
             && (self.rules.max_parallel > 1 || self.all_ended_before(first))
     }
 
+    /// Whether [`tick`](Self::tick) would end all of it.
+    pub(crate) fn is_out_of_time(&self, now: Instant) -> bool {
+        now >= self.rules.deadline
+    }
+
     /// What is to be done next.
     pub(crate) fn next_command(&mut self) -> Option<Command> {
         while let Some(command) = self.commands.pop_front() {
@@ -238,7 +243,11 @@ impl Batch {
             return;
         };
         if entry.unconfirmed {
-            return self.void(position, "its text grew over a limit", now);
+            return self.void(
+                position,
+                "was never complete: its text grew over a limit",
+                now,
+            );
         }
         if complete && entry.complete.is_none() {
             entry.complete = Some(now);
@@ -302,7 +311,7 @@ impl Batch {
         self.seal(
             TurnEnd::Truncated,
             &open,
-            "the agent went away before its block was complete",
+            "was never complete: the agent went away before its block was complete",
             now,
         );
     }
@@ -371,6 +380,12 @@ impl Batch {
         let Some(entry) = self.entry(position) else {
             return;
         };
+        let cut = match cut {
+            Cut::BatchTime if entry.unconfirmed || matches!(entry.phase, Phase::Filling) => {
+                Cut::Void("was never complete: the time of its batch was over before its block was")
+            }
+            cut => cut,
+        };
         // Only its own time may run out before the block is complete, and still be the result in the end.
         entry.unconfirmed &= cut == Cut::CallTime;
         let error = match entry.phase {
@@ -394,11 +409,6 @@ impl Batch {
                 self.commands.push_back(Command::Cancel { position, lease });
                 error
             }
-            Phase::Filling if cut == Cut::BatchTime => CallError::incomplete(
-                &entry.tool,
-                "the time of its batch was over before its block was",
-                Effect::NotStarted,
-            ),
             _ => entry.cut_error(cut, now),
         };
         self.end(position, Err(error), now);

@@ -321,17 +321,19 @@ impl CallError {
         .effect(effect)
     }
 
-    /// A block that never became a call.
+    /// A block that is no call. `what` goes on from the call's name; an early start was of a tool that only reads.
     #[must_use]
-    pub(crate) fn incomplete(tool: &str, why: &str, effect: Effect) -> Self {
-        let what = match effect {
+    pub(crate) fn incomplete(tool: &str, what: &str, effect: Effect, early: bool) -> Self {
+        let ran = match effect {
             Effect::NotStarted => tell(effect),
-            // Only what is read only is started before its block is complete.
+            Effect::Maybe | Effect::Done if early => {
+                "It was started early, since it only reads, and its answer was thrown away."
+            }
             Effect::Maybe | Effect::Done => {
-                "It was started early, since it only reads; its answer was thrown away."
+                "It had been started and may have taken effect; its answer was thrown away."
             }
         };
-        let why = format!("This call of {tool} was never complete: {why}. {what}");
+        let why = format!("This call of {tool} {what}. {ran}");
         Self::new(Code::Incomplete, why).effect(effect).retryable()
     }
 

@@ -642,7 +642,79 @@ async fn a_tool_is_known_by_the_name_that_its_provider_permits() {
     agent.events(&anthropic::end("tool_use")).await;
     let batch = agent.finished().await.unwrap();
     assert_eq!(&batch.result("toolu_1").tool, name);
-    // Whoever does not pipe a provider's stream knows tools by their own names.
-    let plain = broker.run(&[("a", name, "{}")]).await;
-    assert!(plain.succeeded().is_empty());
+    // And to an agent that assembles blocks by itself too.
+    let plain = broker.agent().await;
+    plain.call("a", name, "{}").await;
+    assert_eq!(worker.assignment().await.tool, "files.read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_speaks_again_after_its_silence_still_gets_its_batch() {
+    let broker = Broker::start_with(|config| config.call_timeout = seconds(500));
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent
+        .events(&anthropic::call(0, "toolu_1", "look_up"))
+        .await;
+    agent
+        .events(&[anthropic::start(1, "toolu_2", "look_up")])
+        .await;
+    let call = worker.assignment().await;
+    tokio::time::sleep(seconds(130)).await;
+    agent.events(&[anthropic::delta(1, "{}")]).await;
+    agent.seal().await;
+    settle().await;
+    worker.answer(&call, "found").await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.succeeded(), ["toolu_1"]);
+    assert_eq!(dropped(batch.turn()), [("toolu_2", DropReason::Incomplete)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_its_agent_calls_cut_runs_no_side_effects() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Gemini)).await;
+    // Some models say STOP with every chunk, so only the end of the stream decides; and the agent says it was cut.
+    let part = json!({"functionCall": {"name": "send", "args": {}}});
+    let candidate = json!({"content": {"parts": [part]}, "finishReason": "STOP"});
+    agent.events(&[json!({"candidates": [candidate]})]).await;
+    agent.seal_as(v1::TurnEnd::Truncated).await;
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.turn().turn_end(), v1::TurnEnd::Truncated);
+    assert_eq!(
+        batch.error(&batch.results[0].id).code(),
+        ErrorCode::TruncatedTurn
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_mid_stream_drops_what_is_open_and_says_so() {
+    let broker = Broker::start();
+    let open = v1::Open {
+        deadline: Some(support::wire(seconds(5))),
+        ..piped(Dialect::OpenaiChat)
+    };
+    let (mut worker, agent) = look_up_and_send(&broker, open).await;
+    agent
+        .events(&[
+            chat::start(0, "call_early", "look_up"),
+            chat::delta(0, r#"{"q": 1}"#),
+        ])
+        .await;
+    agent
+        .events(&[
+            chat::start(1, "call_open", "look_up"),
+            chat::delta(1, r#"{"q"#),
+        ])
+        .await;
+    worker.assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.elapsed(), seconds(5));
+    for id in ["call_early", "call_open"] {
+        assert_eq!(batch.error(id).code(), ErrorCode::Incomplete);
+    }
+    assert_eq!(batch.turn().dropped.len(), 2);
+    assert_eq!(batch.answer(), json!([]));
+    let error = batch.turn().error.as_deref().unwrap();
+    assert!(error.contains("time of the batch"), "{error}");
 }

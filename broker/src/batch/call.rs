@@ -206,7 +206,9 @@ impl Entry {
             }
             Cut::Cancelled(by) => CallError::cancelled(&self.tool, by, effect),
             Cut::Aborted(why) => CallError::aborted(&self.tool, why, effect),
-            Cut::Void(why) => CallError::incomplete(&self.tool, why, effect),
+            Cut::Void(what) => {
+                CallError::incomplete(&self.tool, what, effect, self.early.is_some())
+            }
         };
         // A repeat must not repeat an effect: then it is for the agent to find out first.
         error.retryable &= effect == Effect::NotStarted || self.is_repeatable();

@@ -17,7 +17,7 @@ use crate::config::Config;
 use crate::grpc::convert::{self, Open, Step};
 use crate::grpc::status;
 use crate::id::BatchId;
-use crate::ingest::{self, Ingest, TurnEnd};
+use crate::ingest::{self, Ingest, Position, TurnEnd};
 use crate::lane::lease::{Attempt, Call, Dispatch, Notice, Waits};
 use crate::lane::queue::BatchKey;
 use crate::lane::seat::{Order, Seat};
@@ -31,7 +31,7 @@ pub(crate) mod provider;
 #[cfg(test)]
 mod tests;
 
-use provider::Provider;
+use provider::{DropReason, Provider};
 
 /// Notices that can be under way for one call at once: the end of an old lease, the beginning and the end of a new
 /// one, and one to spare.
@@ -299,7 +299,7 @@ impl Task {
 
     fn agent_gone(&mut self, now: Instant) {
         if self.finish_on_disconnect {
-            self.ingest.seal(TurnEnd::Truncated, &mut |_| ());
+            self.stop_reading("the agent went away");
             self.batch.abandon(now);
         } else {
             self.close(Cut::Cancelled("the agent went away"), now);
@@ -314,23 +314,35 @@ impl Task {
     }
 
     fn close(&mut self, cut: Cut, now: Instant) {
-        self.ingest.seal(TurnEnd::Truncated, &mut |_| ());
+        self.stop_reading("the batch was ended before the turn was");
         self.batch.close(cut, now);
+    }
+
+    /// Nothing that still comes counts. Returns the blocks that had not stopped.
+    fn stop_reading(&mut self, why: &str) -> Vec<Position> {
+        let mut unfinished = Vec::new();
+        self.ingest.seal(TurnEnd::Truncated, &mut |event| {
+            if let ingest::Event::Sealed(_, open) = event {
+                unfinished = open;
+            }
+        });
+        if let Some(provider) = &mut self.provider {
+            provider.cut(why);
+            for &position in &unfinished {
+                provider.drop_call(position, DropReason::Incomplete);
+            }
+        }
+        unfinished
     }
 
     fn time(&mut self, now: Instant) {
         if self.silence_due().is_some_and(|due| now >= due) {
-            if let Some(provider) = &mut self.provider {
-                provider.fell_silent();
-            }
-            let mut unfinished = Vec::new();
-            self.ingest.seal(TurnEnd::Truncated, &mut |event| {
-                if let ingest::Event::Sealed(_, open) = event {
-                    unfinished = open;
-                }
-            });
-            let why = "the agent fell silent in the middle of it";
-            self.sealed(TurnEnd::Truncated, &unfinished, why, now);
+            let unfinished = self.stop_reading("the agent fell silent in the middle of a call");
+            let why = "was never complete: the agent fell silent in the middle of it";
+            self.batch.seal(TurnEnd::Truncated, &unfinished, why, now);
+        }
+        if self.batch.is_out_of_time(now) {
+            self.stop_reading("the time of the batch was over");
         }
         self.batch.tick(now);
     }
@@ -338,6 +350,9 @@ impl Task {
     /// Does what the batch wants done, until it wants nothing more.
     fn carry_out(&mut self) {
         let now = Instant::now();
+        if self.provider.as_ref().is_some_and(Provider::has_news) {
+            self.accept();
+        }
         while let Some(command) = self.batch.next_command() {
             match command {
                 Command::Offer {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use toolpool_proto::v1;
 
-use super::provider::{DropReason, Provider};
+use super::provider::DropReason;
 use super::{End, Route, Task};
 use crate::call_error::{CallError, Effect};
 use crate::catalogue::{Revision, Tool};
@@ -32,12 +32,7 @@ impl Task {
                 Err(malformed) => return Some(End::Refused(status::malformed(&malformed))),
             }
         }
-        let known = self.provider.as_ref().is_none_or(Provider::told);
-        let end = self.take_in(steps);
-        if !known && self.provider.as_ref().is_some_and(Provider::knows) {
-            self.accept();
-        }
-        end
+        self.take_in(steps)
     }
 
     pub(super) fn take_in(&mut self, steps: Vec<Step>) -> Option<End> {
@@ -146,7 +141,12 @@ impl Task {
                 self.batch.refuse(position, false, error, now);
             }
             ingest::Event::Sealed(end, unfinished) => {
-                self.sealed(end, &unfinished, "the turn ended before its block did", now);
+                self.sealed(
+                    end,
+                    &unfinished,
+                    "was never complete: the turn ended before its block did",
+                    now,
+                );
             }
         }
     }
@@ -229,13 +229,9 @@ impl Task {
             .complete(position, Arc::clone(&revision.policy), now);
     }
 
-    /// The tool that a model means by a name. One that a provider's request named is known by the name it had there too.
+    /// The tool that a model means by a name: its own, or the one that its provider permits.
     fn find(&self, name: &str) -> Option<Arc<Tool>> {
-        if self.provider.is_some() {
-            self.catalogue.find_as_called(name)
-        } else {
-            self.catalogue.find(name)
-        }
+        self.catalogue.find_as_called(name)
     }
 
     fn route(

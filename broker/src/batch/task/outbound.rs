@@ -2,23 +2,30 @@
 
 use std::time::SystemTime;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 use tonic::Status;
 use toolpool_proto::v1;
 use toolpool_proto::v1::batch_frame::Frame;
 
 use super::{End, Task};
-use crate::batch::Report;
+use crate::batch::{CallReport, Report};
 use crate::grpc::{PACKET_BYTES, convert};
 use crate::id::BatchId;
-use crate::ingest::dialect::Turn;
+use crate::ingest::dialect::{Answered, Turn};
 
 impl Task {
     /// Sends the progress that has come together; a reader that does not keep up misses it.
     pub(super) fn tell(&mut self) {
         if !self.progress.is_empty() {
             let frames = std::mem::take(&mut self.progress);
-            let _ = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
+            let sent = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
+            if let Err(TrySendError::Full(Ok(packet))) = sent {
+                // What the stream is taken for is told all the same, later.
+                let mut frames = packet.frames;
+                frames.retain(|frame| matches!(frame.frame, Some(Frame::Accepted(_))));
+                self.progress = frames;
+            }
         }
     }
 
@@ -68,25 +75,34 @@ fn packets(
     told: Option<(Turn, v1::Turn)>,
 ) -> Vec<Result<v1::ExecuteResponse, Status>> {
     let (turn, told) = told.unzip();
-    let calls = turn.map_or(Vec::new(), |turn| turn.calls);
     let finished = convert::finished(id, accepted_at, &report, told);
-    let mut packets = Vec::with_capacity(1);
     let mut frames = Vec::with_capacity(report.calls.len() + 1);
-    let mut bytes = 0;
-    for call in report.calls {
-        let size = call.about_bytes();
+    let (mut packets, mut bytes) = (Vec::with_capacity(1), 0);
+    for (call, of) in in_order(report.calls, turn.as_ref()) {
+        let size = call.about_bytes() + of.map_or(0, Answered::about_bytes);
         if bytes > 0 && bytes + size > PACKET_BYTES {
             let frames = std::mem::take(&mut frames);
             packets.push(Ok(v1::ExecuteResponse { frames }));
             bytes = 0;
         }
         bytes += size;
-        let of = calls.get(call.position);
-        frames.push(convert::batch_frame(Frame::Result(convert::result(
-            call, of,
-        ))));
+        let result = convert::result(call, of);
+        frames.push(convert::batch_frame(Frame::Result(result)));
     }
     frames.push(convert::batch_frame(Frame::Finished(finished)));
     packets.push(Ok(v1::ExecuteResponse { frames }));
     packets
+}
+
+/// The calls in the model's order, which need not be that in which they began, with what their provider said of them.
+fn in_order(calls: Vec<CallReport>, turn: Option<&Turn>) -> Vec<(CallReport, Option<&Answered>)> {
+    let of = |call: &CallReport| turn.and_then(|turn| turn.calls.get(call.position));
+    let mut calls: Vec<_> = (calls.into_iter())
+        .map(|call| {
+            let of = of(&call);
+            (call, of)
+        })
+        .collect();
+    calls.sort_by_key(|(call, of)| of.map_or(call.position, |of| of.position));
+    calls
 }

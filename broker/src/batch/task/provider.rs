@@ -67,33 +67,26 @@ impl Provider {
         self.turn.event(json, inputs);
     }
 
-    /// The agent's own end. One that is good only says that no more will come: whether the turn is complete stands in the
-    /// stream.
+    /// The agent's own end.
     pub(super) fn seal(&mut self, end: TurnEnd, inputs: &mut Vec<Input>) {
-        match end {
-            TurnEnd::Complete => self.turn.finish(inputs),
-            TurnEnd::Truncated | TurnEnd::Aborted => self.turn.end(end, inputs),
-        }
+        self.turn.end(end, inputs);
     }
 
-    /// The agent has stopped sending in the middle of a call; whoever ends the turn knows.
-    pub(super) fn fell_silent(&mut self) {
-        self.turn
-            .fail("the agent fell silent in the middle of a call");
+    /// Nothing that still comes counts; the turn has been ended for it.
+    pub(super) fn cut(&mut self, why: &str) {
+        self.turn.cut(why);
     }
 
-    pub(super) fn knows(&self) -> bool {
-        self.turn.dialect().is_some()
-    }
-
-    pub(super) fn told(&self) -> bool {
-        self.told
+    /// What the stream is has come out, and the agent has not been told.
+    pub(super) fn has_news(&self) -> bool {
+        !self.told && self.turn.dialect().is_some()
     }
 
     /// What the stream is, as far as that is known, to be told to the agent.
     pub(super) fn tell(&mut self) -> Option<Dialect> {
-        self.told = self.knows();
-        self.turn.dialect()
+        let dialect = self.turn.dialect();
+        self.told = dialect.is_some();
+        dialect
     }
 
     /// The call has no place in the assistant's message.

@@ -93,6 +93,14 @@ fn provider(dialect: Option<i32>, local_tools: Vec<String>) -> Result<Option<Pro
             local_tools.len()
         ));
     }
+    if let Some(name) =
+        (local_tools.iter()).find(|name| !(1..=MAX_TOOL_NAME_BYTES).contains(&name.len()))
+    {
+        return malformed(format!(
+            "open.local_tools has a name of {} bytes; permitted are 1 to {MAX_TOOL_NAME_BYTES}",
+            name.len()
+        ));
+    }
     let dialect = match dialect {
         None if local_tools.is_empty() => return Ok(None),
         None => {

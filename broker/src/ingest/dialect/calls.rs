@@ -87,14 +87,18 @@ pub(crate) enum Void {
 }
 
 impl Void {
-    /// For a model to read, in a sentence that goes on from "was never complete:".
+    /// For a model to read: goes on from the call's name.
     pub(crate) fn to_text(self) -> &'static str {
         match self {
-            Self::Cut => "the turn was cut before its arguments began",
-            Self::NotJson => "its arguments are not JSON",
-            Self::Withdrawn => "the model's provider withdrew it",
-            Self::Superseded => "the model's provider began the message anew",
-            Self::Unreadable => "a damaged event of the model's stream may have been a part of it",
+            Self::Cut => "was never complete: the turn was cut before its arguments began",
+            Self::NotJson => "was never complete: its arguments are not JSON",
+            Self::Withdrawn => "was withdrawn by the model's provider",
+            Self::Superseded => {
+                "is no part of the turn: the model's provider began its message anew"
+            }
+            Self::Unreadable => {
+                "cannot be trusted: a damaged event of the model's stream may have been a part of it"
+            }
         }
     }
 }
@@ -125,6 +129,14 @@ pub(crate) struct Answered {
     order: u64,
     /// A void block has no place in the answer.
     pub(crate) void: Option<Void>,
+}
+
+impl Answered {
+    /// About what it is on the wire.
+    pub(crate) fn about_bytes(&self) -> usize {
+        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        of(&self.provider_id) + of(&self.signature)
+    }
 }
 
 /// What is known of a turn besides its calls' results.
