@@ -11,12 +11,16 @@ pub use crate::ingest::dialect::Owner;
 use crate::ingest::dialect::{Kind, Limits, ProviderTurn, Void, seed};
 use crate::ingest::{self, Event, Ingest, Input, TurnEnd};
 
+/// A batch can be set to have no more.
+const MOST_CALLS: usize = 10_000;
+
 /// Reads one turn.
 #[derive(Debug)]
 pub struct Decoder {
     turn: ProviderTurn,
     ingest: Ingest,
     inputs: Vec<Input>,
+    steps: usize,
     begun: Vec<Begun>,
 }
 
@@ -108,18 +112,21 @@ impl Decoder {
         local_tools: Vec<String>,
         max_event_bytes: usize,
     ) -> Self {
+        let ingest = ingest::Limits {
+            calls: MOST_CALLS,
+            arguments_bytes: max_event_bytes,
+            batch_bytes: usize::MAX,
+        };
         let limits = Limits {
             event_bytes: max_event_bytes,
             arguments_bytes: max_event_bytes,
+            calls: MOST_CALLS,
         };
         Self {
             turn: ProviderTurn::new(dialect, local_tools, limits, seed(batch_id)),
-            ingest: Ingest::new(ingest::Limits {
-                calls: 10_000,
-                arguments_bytes: max_event_bytes,
-                batch_bytes: usize::MAX,
-            }),
+            ingest: Ingest::new(ingest),
             inputs: Vec::new(),
+            steps: 0,
             begun: Vec::new(),
         }
     }
@@ -134,6 +141,12 @@ impl Decoder {
     pub fn event(&mut self, json: &[u8]) {
         self.turn.event(json, &mut self.inputs);
         self.apply();
+    }
+
+    /// The steps that the stream so far came to: what it costs a batch.
+    #[must_use]
+    pub fn steps(&self) -> usize {
+        self.steps
     }
 
     /// The calls that have begun so far, in the order in which they did.
@@ -191,6 +204,7 @@ impl Decoder {
 
     fn apply(&mut self) {
         let begun = &mut self.begun;
+        self.steps += self.inputs.len();
         for input in self.inputs.drain(..) {
             let mut take = |event| match event {
                 Event::Began(header) | Event::Duplicate(header) => begun.push(Begun {
@@ -203,8 +217,9 @@ impl Decoder {
                 }
                 Event::Early(..) | Event::Void(..) | Event::Refused(..) | Event::Sealed(..) => {}
             };
-            // Far too many calls: the rest has no place.
-            let _ = self.ingest.apply(input, &mut take);
+            let applied = self.ingest.apply(input, &mut take);
+            // The calls are limited before, and a stream's decoder keeps to the order of steps.
+            debug_assert!(applied.is_ok(), "{applied:?}");
         }
     }
 }

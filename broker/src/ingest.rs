@@ -147,7 +147,8 @@ impl Limits {
     /// Calls over the limit get a refusal each, up to so many times the limit; then the stream is refused.
     const REFUSALS_PER_CALL: usize = 4;
 
-    fn ids(&self) -> usize {
+    /// Calls that get a result each, refusals among them.
+    pub(crate) fn ids(&self) -> usize {
         self.calls.saturating_mul(Self::REFUSALS_PER_CALL)
     }
 }

@@ -152,7 +152,7 @@ impl Task {
         };
         let provider = open
             .provider
-            .map(|named| Provider::new(named, &open.batch, &config));
+            .map(|named| Provider::new(named, &open.batch, &config, limits.ids()));
         let (notices, inbox) = mailbox(NOTICE_ROOM * NOTICES_PER_CALL * config.max_calls_per_batch);
         Self {
             id: open.batch,

@@ -222,11 +222,17 @@ fn read(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) -> bool {
     let Decoding::As(_, decoder) = decoding else {
         return true;
     };
+    json::make_room();
     decoder.event(event, calls).is_ok()
 }
 
 fn take(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) {
-    if !read(decoding, calls, event) && event.data.trim_ascii_start().starts_with(b"{") {
+    if read(decoding, calls, event) {
+        return;
+    }
+    if json::was_too_long() {
+        calls.fail("the lists of one event of the provider's stream are too long");
+    } else if event.data.trim_ascii_start().starts_with(b"{") {
         // Half an event may have been a part of a call's text. What is no object at all is a keep-alive.
         calls.unreadable();
     }

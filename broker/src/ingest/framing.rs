@@ -57,6 +57,7 @@ enum Kind {
     Aws(aws::Aws),
 }
 
+const ROOM: usize = 16 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Framing {
@@ -125,6 +126,12 @@ fn begins(bytes: &[u8], mark: &mut usize) -> Option<usize> {
         }
     }
     None
+}
+
+/// Forgets what was kept. A little room is left for the next part; that of one large event is not kept for ever.
+fn empty(part: &mut Vec<u8>) {
+    part.clear();
+    part.shrink_to(ROOM);
 }
 
 /// Whether there is nothing but white space.

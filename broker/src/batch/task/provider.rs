@@ -46,10 +46,17 @@ pub(super) struct Provider {
 }
 
 impl Provider {
-    pub(super) fn new(named: convert::Provider, batch: &BatchId, config: &Config) -> Self {
+    /// `calls` are those that get a result, at most.
+    pub(super) fn new(
+        named: convert::Provider,
+        batch: &BatchId,
+        config: &Config,
+        calls: usize,
+    ) -> Self {
         let limits = Limits {
             event_bytes: config.max_event_bytes,
             arguments_bytes: config.max_arguments_bytes,
+            calls,
         };
         let seed = seed(&batch.to_string());
         Self {

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Owner, Void};
 use super::fragment::Half;
-use super::json::{Text, typed};
+use super::json::{Few, Text, typed};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -24,14 +24,15 @@ pub(super) struct Anthropic {
     blank: Option<Block>,
     /// Blocks so far.
     order: u64,
-    stop_reason: Option<String>,
+    /// How the turn ends, by its stop reason.
+    end: Option<TurnEnd>,
 }
 
 /// A block of a tool that is not the provider's.
 #[derive(Debug)]
 struct Open {
     block: Block,
-    /// The input of the start event: all of it, if no delta follows.
+    /// The input of the start event, if there is something in it: all of it, if no delta follows.
     input: Option<Box<RawValue>>,
     half: Half,
 }
@@ -67,8 +68,8 @@ struct Message<'a> {
 #[derive(Deserialize)]
 struct Start<'a> {
     /// Not empty in the turns that follow a programmatic tool call: they have no block events.
-    #[serde(borrow)]
-    content: Option<Vec<Content<'a>>>,
+    #[serde(borrow, default)]
+    content: Few<Content<'a>>,
     #[serde(borrow)]
     stop_reason: Option<Text<'a>>,
 }
@@ -119,7 +120,7 @@ impl Decode for Anthropic {
 
     fn finish(&mut self, calls: &mut Calls) {
         // Without `message_stop`; but nothing of the message can follow its stop reason.
-        if self.stop_reason.is_some() {
+        if self.end.is_some() {
             self.end(calls);
         }
     }
@@ -172,12 +173,12 @@ impl Anthropic {
             // A gateway that tries again inside one stream.
             self.open.clear();
             self.blank = None;
-            self.stop_reason = None;
+            self.end = None;
             calls.restart();
         }
         self.began = true;
         let Some(message) = message else { return };
-        for content in message.content.iter().flatten() {
+        for content in message.content.iter() {
             if let Some(block) = self
                 .begin(content, calls)
                 .and_then(|open| open.close(calls))
@@ -212,7 +213,9 @@ impl Anthropic {
                     caller: content.caller,
                     ..NewCall::default()
                 });
-                let input = content.input.map(ToOwned::to_owned);
+                let input = content.input.filter(|input| input.get() != "{}");
+                calls.keep(input.map_or(0, |input| input.get().len()));
+                let input = input.map(ToOwned::to_owned);
                 Some(Open {
                     block,
                     input,
@@ -228,16 +231,16 @@ impl Anthropic {
     }
 
     fn stopped(&mut self, reason: &str, calls: &mut Calls) {
-        self.stop_reason = Some(reason.to_owned());
+        self.end = Some(match reason {
+            "tool_use" | "end_turn" | "stop_sequence" => TurnEnd::Complete,
+            // Cut by a limit or a refusal, paused, or something new: what is held is not run.
+            _ => TurnEnd::Truncated,
+        });
         calls.stop_reason(reason);
     }
 
     fn end(&mut self, calls: &mut Calls) {
-        let end = match self.stop_reason.as_deref() {
-            Some("tool_use" | "end_turn" | "stop_sequence") => TurnEnd::Complete,
-            // Cut by a limit or a refusal, paused, or something new: what is held is not run.
-            _ => TurnEnd::Truncated,
-        };
+        let end = self.end.unwrap_or(TurnEnd::Truncated);
         match self.blank.take() {
             Some(block) if end == TurnEnd::Complete => calls.complete(block),
             Some(block) => calls.void(block, Void::Cut),
@@ -255,8 +258,10 @@ impl Open {
     fn append(&mut self, fragment: &RawValue, calls: &mut Calls) {
         match self.half.join(fragment) {
             Ok(text) => {
-                if !text.is_empty() {
-                    self.input = None;
+                if !text.is_empty()
+                    && let Some(input) = self.input.take()
+                {
+                    calls.give_back(input.get().len());
                 }
                 calls.append(self.block, &text);
             }
@@ -267,10 +272,9 @@ impl Open {
     /// The block's own end. Returns it if there was nothing in it.
     fn close(self, calls: &mut Calls) -> Option<Block> {
         let said = self.input.as_deref().map_or("", RawValue::get);
+        calls.give_back(said.len());
         if self.half.is_open() {
             calls.void(self.block, Void::NotJson);
-        } else if said == "{}" && calls.text(self.block).is_nothing() {
-            return Some(self.block);
         } else {
             calls.append(self.block, said);
             if calls.text(self.block).is_nothing() {

@@ -20,6 +20,12 @@ const MAX_ID_BYTES: usize = 256;
 const MAX_PROVIDER_ID_BYTES: usize = 4 * 1024;
 /// Calls that are not ours and are reported; more are only passed over.
 const MOST_NOT_OURS: usize = 1_024;
+/// Calls that are passed over. A decoder may have to remember each.
+const MOST_PASSED_OVER: usize = 16 * 1_024;
+/// Events that cannot be read. So many are no accident of the wire, and each is held against all blocks that are open.
+const MOST_UNREADABLE: usize = 16;
+/// Steps that there is always room for: a piece of the stream brings a few, but may bring a hundred thousand.
+const ROOM: usize = 64;
 /// Letters and digits of an id made here: what the strictest provider (Mistral) takes.
 const MADE_ID_LENGTH: usize = 9;
 
@@ -28,8 +34,11 @@ const MADE_ID_LENGTH: usize = 9;
 pub(crate) struct Limits {
     /// One event.
     pub(crate) event_bytes: usize,
-    /// One call's arguments, as far as a decoder must keep them itself.
+    /// One call's arguments, as far as a decoder must keep them itself; also what is kept besides arguments to go back
+    /// with the calls of a turn, all together.
     pub(crate) arguments_bytes: usize,
+    /// Calls of a turn. One more ends it.
+    pub(crate) calls: usize,
 }
 
 /// A call that begins.
@@ -159,6 +168,11 @@ pub(crate) struct Turn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Block(usize);
 
+impl Block {
+    /// Of a call that began when the turn had ended: nothing that is said of it has an effect.
+    const NONE: Self = Self(usize::MAX);
+}
+
 #[derive(Debug)]
 struct Slot {
     /// The position of a call of ours.
@@ -173,8 +187,14 @@ pub(crate) struct Calls {
     limits: Limits,
     local_tools: HashSet<String>,
     blocks: Vec<Slot>,
+    /// The first block of the present message: those before it are void.
+    message: usize,
     ours: Vec<Answered>,
     not_ours: Vec<NotOurs>,
+    passed_over: usize,
+    unreadable: usize,
+    /// Bytes that are kept besides arguments.
+    kept: usize,
     ids: HashSet<CallId>,
     made: fastrand::Rng,
     stop_reason: Option<String>,
@@ -189,8 +209,12 @@ impl Calls {
             limits,
             local_tools: local_tools.into_iter().collect(),
             blocks: Vec::new(),
+            message: 0,
             ours: Vec::new(),
             not_ours: Vec::new(),
+            passed_over: 0,
+            unreadable: 0,
+            kept: 0,
             ids: HashSet::new(),
             made: fastrand::Rng::with_seed(seed),
             stop_reason: None,
@@ -205,8 +229,34 @@ impl Calls {
         self.limits.arguments_bytes
     }
 
+    /// Something is kept until the turn's end, or until it is given back by [`Self::give_back`].
+    pub(super) fn keep(&mut self, bytes: usize) {
+        self.kept = self.kept.saturating_add(bytes);
+        let most = self.limits.arguments_bytes;
+        if self.kept > most {
+            self.fail(format!(
+                "what goes back with the turn's calls is larger than {most} bytes (max_arguments_bytes)"
+            ));
+        }
+    }
+
+    pub(super) fn give_back(&mut self, bytes: usize) {
+        self.kept = self.kept.saturating_sub(bytes);
+    }
+
     /// A call begins. A name that the agent runs itself is passed over from here on.
     pub(super) fn begin(&mut self, call: NewCall<'_>) -> Block {
+        let most = self.limits.calls;
+        if self.blocks.len() >= most {
+            self.fail(format!(
+                "the turn has more than {most} calls, which is far over max_calls_per_batch"
+            ));
+        }
+        self.keep(call.caller.map_or(0, |caller| caller.get().len()));
+        self.keep(call.signature.map_or(0, str::len));
+        if self.ended() {
+            return Block::NONE;
+        }
         let block = Block(self.blocks.len());
         let id = call.id.filter(|id| !id.is_empty());
         let ours = if self.local_tools.contains(call.name) {
@@ -238,7 +288,7 @@ impl Calls {
             order: call.order,
             void: None,
         });
-        self.inputs.push(Input::Start {
+        self.tell(Input::Start {
             index: index(position),
             header,
             idempotency_key: None,
@@ -248,6 +298,12 @@ impl Calls {
 
     /// A call that is somebody else's to run.
     pub(super) fn pass_over(&mut self, owner: Owner, id: Option<&str>, name: &str, order: u64) {
+        self.passed_over += 1;
+        if self.passed_over > MOST_PASSED_OVER {
+            self.fail(format!(
+                "the turn has more than {MOST_PASSED_OVER} calls that others run"
+            ));
+        }
         if self.not_ours.len() < MOST_NOT_OURS {
             self.not_ours.push(NotOurs {
                 owner,
@@ -268,7 +324,7 @@ impl Calls {
         if let Some(position) = slot.ours
             && !text.is_empty()
         {
-            self.inputs.push(Input::Delta {
+            self.tell(Input::Delta {
                 index: index(position),
                 fragment: Bytes::copy_from_slice(text.as_bytes()),
             });
@@ -287,14 +343,15 @@ impl Calls {
 
     /// How far a call's text has come.
     pub(super) fn text(&self, block: Block) -> Closed {
-        self.blocks[block.0].text
+        let slot = self.blocks.get(block.0);
+        slot.map_or_else(Closed::default, |slot| slot.text)
     }
 
     /// A call's text is a closed object, though nothing has said that the block is complete: enough to start what is read
     /// only.
     pub(super) fn early(&mut self, block: Block) {
         if let Some(position) = self.open_one(block, false) {
-            self.inputs.push(Input::Early {
+            self.tell(Input::Early {
                 index: index(position),
             });
         }
@@ -303,7 +360,7 @@ impl Calls {
     /// The block's own marker has come.
     pub(super) fn complete(&mut self, block: Block) {
         if let Some(position) = self.open_one(block, true) {
-            self.inputs.push(Input::Stop {
+            self.tell(Input::Stop {
                 index: index(position),
             });
         }
@@ -319,7 +376,7 @@ impl Calls {
             && self.ours[position].void.is_none()
         {
             self.ours[position].void = Some(why);
-            self.inputs.push(Input::Void {
+            self.tell(Input::Void {
                 index: index(position),
                 why,
             });
@@ -328,9 +385,10 @@ impl Calls {
 
     /// The message begins anew: nothing of what came before is in it.
     pub(super) fn restart(&mut self) {
-        for block in 0..self.blocks.len() {
+        for block in self.message..self.blocks.len() {
             self.void(Block(block), Void::Superseded);
         }
+        self.message = self.blocks.len();
         self.not_ours.clear();
         self.stop_reason = None;
     }
@@ -338,7 +396,14 @@ impl Calls {
     /// An event was damaged. It may have been a part of any open block, all of its text too, unless that is a closed
     /// object with something in it.
     pub(super) fn unreadable(&mut self) {
-        for block in 0..self.blocks.len() {
+        self.unreadable += 1;
+        if self.unreadable > MOST_UNREADABLE {
+            self.fail(format!(
+                "more than {MOST_UNREADABLE} events of the provider's stream could not be read"
+            ));
+            return;
+        }
+        for block in self.message..self.blocks.len() {
             let slot = &self.blocks[block];
             if slot.open && slot.text != (Closed::Object { filled: true }) {
                 self.void(Block(block), Void::Unreadable);
@@ -354,8 +419,15 @@ impl Calls {
     /// The turn has ended as its provider said.
     pub(super) fn end(&mut self, end: TurnEnd) {
         if self.end.is_none() {
+            self.tell(Input::Seal(end));
             self.end = Some(end);
-            self.inputs.push(Input::Seal(end));
+        }
+    }
+
+    /// Nothing follows the seal.
+    fn tell(&mut self, input: Input) {
+        if self.end.is_none() {
+            self.inputs.push(input);
         }
     }
 
@@ -367,9 +439,7 @@ impl Calls {
     /// The stream has failed: nothing that comes after it counts.
     pub(super) fn fail(&mut self, why: impl Into<String>) {
         if self.end.is_none() {
-            let mut why = why.into();
-            why.truncate(why.floor_char_boundary(MAX_PROVIDER_ID_BYTES));
-            self.error = Some(why);
+            self.error = Some(clip_reason(&why.into()).to_owned());
             self.end(TurnEnd::Truncated);
         }
     }
@@ -385,6 +455,7 @@ impl Calls {
 
     pub(super) fn drain(&mut self, inputs: &mut Vec<Input>) {
         inputs.append(&mut self.inputs);
+        self.inputs.shrink_to(ROOM);
     }
 
     pub(super) fn into_turn(mut self, dialect: Option<Dialect>) -> Turn {
@@ -441,6 +512,11 @@ fn index(position: usize) -> u32 {
     u32::try_from(position).unwrap_or(u32::MAX)
 }
 
+/// As much of a provider's reason as is kept.
+pub(super) fn clip_reason(why: &str) -> &str {
+    clip(why, MAX_PROVIDER_ID_BYTES)
+}
+
 /// As much of a provider's id as is kept.
 pub(super) fn clip_id(id: &str) -> &str {
     clip(id, MAX_PROVIDER_ID_BYTES)
@@ -454,3 +530,6 @@ pub(super) fn clip_name(name: &str) -> &str {
 fn clip(text: &str, bytes: usize) -> &str {
     &text[..text.floor_char_boundary(bytes)]
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,7 @@
 //! Cohere v2 chat: calls by `index`, each closed by `tool-call-end`.
 
+use std::collections::HashMap;
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
@@ -13,7 +15,7 @@ use crate::ingest::TurnEnd;
 #[derive(Debug, Default)]
 pub(super) struct Cohere {
     /// One as a rule.
-    open: Vec<Open>,
+    open: HashMap<u64, Open>,
     /// The call that has ended, if none began after it.
     last: Option<Block>,
     /// Calls so far.
@@ -22,7 +24,6 @@ pub(super) struct Cohere {
 
 #[derive(Debug)]
 struct Open {
-    index: u64,
     block: Block,
     half: Half,
 }
@@ -105,13 +106,12 @@ impl Cohere {
             "tool-call-start" => self.start(index, call, calls),
             "tool-call-delta" => {
                 let arguments = call.and_then(|call| call.function?.arguments);
-                if let (Some(at), Some(arguments)) = (self.at(index), arguments) {
-                    self.open[at].append(arguments, calls);
+                if let (Some(open), Some(arguments)) = (self.open.get_mut(&index), arguments) {
+                    open.append(arguments, calls);
                 }
             }
             "tool-call-end" => {
-                if let Some(at) = self.at(index) {
-                    let open = self.open.swap_remove(at);
+                if let Some(open) = self.open.remove(&index) {
                     self.last = Some(open.block);
                     open.end(calls);
                 }
@@ -124,8 +124,8 @@ impl Cohere {
     fn start(&mut self, index: u64, call: Option<ToolCall<'_>>, calls: &mut Calls) {
         self.order += 1;
         self.last = None;
-        if let Some(at) = self.at(index) {
-            calls.void(self.open.swap_remove(at).block, Void::Superseded);
+        if let Some(before) = self.open.remove(&index) {
+            calls.void(before.block, Void::Superseded);
         }
         let Some(call) = call else { return };
         let Some((function, name)) = call
@@ -137,7 +137,6 @@ impl Cohere {
             return;
         };
         let mut open = Open {
-            index,
             block: calls.begin(NewCall {
                 id: call.id.as_deref(),
                 name,
@@ -149,7 +148,7 @@ impl Cohere {
         if let Some(arguments) = function.arguments {
             open.append(arguments, calls);
         }
-        self.open.push(open);
+        self.open.insert(index, open);
     }
 
     fn end(&mut self, reason: Option<&str>, error: Option<&RawValue>, calls: &mut Calls) {
@@ -170,10 +169,6 @@ impl Cohere {
             Some(error) => calls.fail(format!("the provider broke off: {}", error.get())),
             None => calls.end(TurnEnd::Truncated),
         }
-    }
-
-    fn at(&self, index: u64) -> Option<usize> {
-        self.open.iter().position(|open| open.index == index)
     }
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Owner, Void};
-use super::json::Text;
+use super::json::{Few, Text};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 use partial_args::{Misfit, PartialArg, PartialArgs};
@@ -50,8 +50,8 @@ enum Finish {
 
 #[derive(Deserialize)]
 struct Chunk<'a> {
-    #[serde(borrow)]
-    candidates: Option<Vec<Candidate<'a>>>,
+    #[serde(borrow, default)]
+    candidates: Few<Candidate<'a>>,
     #[serde(borrow, alias = "promptFeedback")]
     prompt_feedback: Option<PromptFeedback<'a>>,
     #[serde(borrow)]
@@ -75,8 +75,8 @@ struct Candidate<'a> {
 
 #[derive(Deserialize)]
 struct Content<'a> {
-    #[serde(borrow)]
-    parts: Option<Vec<Part<'a>>>,
+    #[serde(borrow, default)]
+    parts: Few<Part<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -99,8 +99,8 @@ struct FunctionCall<'a> {
     name: Option<Text<'a>>,
     #[serde(borrow)]
     args: Option<&'a RawValue>,
-    #[serde(borrow, alias = "partialArgs")]
-    partial_args: Option<Vec<PartialArg<'a>>>,
+    #[serde(borrow, default, alias = "partialArgs")]
+    partial_args: Few<PartialArg<'a>>,
     #[serde(alias = "willContinue")]
     will_continue: Option<bool>,
 }
@@ -116,8 +116,8 @@ impl Decode for Gemini {
     fn event(&mut self, event: Event<'_>, calls: &mut Calls) -> Result<(), serde_json::Error> {
         if event.data.trim_ascii_start().starts_with(b"[") {
             // The framing without SSE, inside it.
-            let chunks: Vec<Chunk<'_>> = serde_json::from_slice(event.data)?;
-            for chunk in &chunks {
+            let chunks: Few<Chunk<'_>> = serde_json::from_slice(event.data)?;
+            for chunk in chunks.iter() {
                 self.chunk(chunk, calls);
             }
         } else {
@@ -139,12 +139,12 @@ impl Gemini {
         if calls.ended() {
             return;
         }
-        for candidate in chunk.candidates.iter().flatten() {
+        for candidate in chunk.candidates.iter() {
             self.candidate(candidate, calls);
         }
         let blocked = (chunk.prompt_feedback.as_ref())
             .and_then(|feedback| word(feedback.block_reason?))
-            .filter(|_| chunk.candidates.as_ref().is_none_or(Vec::is_empty));
+            .filter(|_| chunk.candidates.is_empty());
         if let Some(error) = chunk.error {
             calls.fail(format!("the provider broke off: {}", error.get()));
         } else if let Some(reason) = blocked {
@@ -166,8 +166,8 @@ impl Gemini {
         let Some(at) = self.alternative(candidate.index.unwrap_or_default()) else {
             return;
         };
-        let parts = (candidate.content.as_ref()).and_then(|content| content.parts.as_ref());
-        for part in parts.into_iter().flatten() {
+        let content = candidate.content.as_ref();
+        for part in content.map_or(&[][..], |content| &*content.parts) {
             if let Some(call) = &part.function_call {
                 self.call(at, call, part.thought_signature.as_deref(), calls);
             }
@@ -215,7 +215,7 @@ impl Gemini {
         calls: &mut Calls,
     ) {
         let continues = call.will_continue == Some(true);
-        let partial_args = call.partial_args.as_deref().unwrap_or_default();
+        let partial_args = &call.partial_args;
         if let Some(name) = call.name.as_deref().filter(|name| !name.is_empty()) {
             if let Some(streamed) = self.candidates[at].streamed.take() {
                 complete(&streamed, calls);

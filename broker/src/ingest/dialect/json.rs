@@ -1,6 +1,7 @@
 //! How decoders read JSON: borrowed where the text has no escapes, null as absent.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -9,6 +10,26 @@ use serde::Deserialize;
 use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
+
+/// Elements of all lists of an event together, one within another too. Without a limit a few bytes of text, `{},`, would
+/// be a hundred times as much memory for as long as the event is read.
+const MOST_ELEMENTS: usize = 16 * 1024;
+
+thread_local! {
+    /// Elements that the lists of the present event may still have; `None`: they had more. serde has no way to hand a
+    /// count from one list to the next.
+    static ROOM: Cell<Option<usize>> = const { Cell::new(None) };
+}
+
+/// Another event is going to be read.
+pub(super) fn make_room() {
+    ROOM.set(Some(MOST_ELEMENTS));
+}
+
+/// Whether the lists of the present event were too long.
+pub(super) fn was_too_long() -> bool {
+    ROOM.get().is_none()
+}
 
 /// A string, borrowed from the event if it has no escapes. serde borrows a `Cow` only where it stands alone, not inside
 /// an `Option`.
@@ -104,6 +125,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
             fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
                 let mut list = SmallVec::new();
                 while let Some(element) = from.next_element::<Option<T>>()? {
+                    ROOM.set(ROOM.get().and_then(|room| room.checked_sub(1)));
+                    if was_too_long() {
+                        return Err(A::Error::custom("its lists are too long"));
+                    }
                     list.extend(element);
                 }
                 Ok(list)

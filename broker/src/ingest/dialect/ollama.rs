@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::calls::{Calls, NewCall};
-use super::json::{Arguments, Text};
+use super::json::{Arguments, Few, Text};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -28,8 +28,8 @@ struct Line<'a> {
 
 #[derive(Deserialize)]
 struct Message<'a> {
-    #[serde(borrow)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
+    #[serde(borrow, default)]
+    tool_calls: Few<ToolCall<'a>>,
 }
 
 #[derive(Deserialize)]
@@ -58,10 +58,10 @@ impl Decode for Ollama {
             calls.fail(format!("the provider broke off: {why}"));
             return Ok(());
         }
-        let found = line.message.and_then(|message| message.tool_calls);
+        let found = line.message.map(|message| message.tool_calls);
         if let Some(found) = found.filter(|found| !found.is_empty()) {
             self.lines += 1;
-            for call in &found {
+            for call in found.iter() {
                 self.call(call, calls);
             }
         }

@@ -26,6 +26,9 @@ const MOST_ITEMS: usize = 16 * 1024;
 pub(super) struct OpenAiResponses {
     /// Those that are calls, by output index. The item's id is no key: some servers give every event another one.
     items: HashMap<u64, Known>,
+    /// Where each was seen last, and the ids of all: not to look through all of them for each that comes.
+    places: HashMap<Fingerprint, u64>,
+    ids: HashSet<u64>,
     /// The index after the last one, for servers that give none.
     next: u64,
     /// An `error` event came. The event after it may still say how the response ended, and nothing else.
@@ -86,6 +89,8 @@ impl OpenAiResponses {
         if self.failure.take().is_some() || !self.items.is_empty() {
             // A gateway that tries again inside one stream.
             self.items.clear();
+            self.places.clear();
+            self.ids.clear();
             self.next = 0;
             calls.restart();
         }
@@ -171,25 +176,31 @@ impl OpenAiResponses {
         let before = self.items.insert(index, Known { fingerprint, stage });
         if let Some(Known {
             fingerprint: before,
-            stage: Stage::Open(block),
+            stage,
         }) = before
-            && before.head != fingerprint.head
+            && before != fingerprint
         {
-            calls.void(block, Void::Superseded);
+            self.places.remove(&before);
+            before.id.map(|id| self.ids.remove(&id));
+            if let Stage::Open(block) = stage
+                && before.head != fingerprint.head
+            {
+                calls.void(block, Void::Superseded);
+            }
         }
+        self.places.insert(fingerprint, index);
+        self.ids.extend(fingerprint.id);
     }
 
     fn has(&self, id: Option<u64>) -> bool {
-        id.is_some() && (self.items.values()).any(|known| known.fingerprint.id == id)
+        id.is_some_and(|id| self.ids.contains(&id))
     }
 
     /// The index of an item that comes without: the one under which its call is known, or the next.
     fn index_of(&self, item: &Item<'_>) -> u64 {
         let fingerprint = item.fingerprint();
-        self.items
-            .iter()
-            .find(|(_, known)| known.fingerprint == fingerprint)
-            .map_or(self.next, |(index, _)| *index)
+        let place = self.places.get(&fingerprint);
+        place.copied().unwrap_or(self.next)
     }
 
     fn end(&mut self, data: &[u8], end: End, calls: &mut Calls) -> Result<(), serde_json::Error> {
@@ -202,7 +213,7 @@ impl OpenAiResponses {
             _ => end,
         };
         if self.failure.is_none() && matches!(end, End::Completed | End::Incomplete) {
-            self.repeated(response.output.as_deref().unwrap_or_default(), end, calls);
+            self.repeated(&response.output, end, calls);
         }
         match end {
             End::Completed => calls.stop_reason("completed"),

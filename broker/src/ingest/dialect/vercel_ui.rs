@@ -14,7 +14,7 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::calls::{Block, Calls, NewCall, Owner, Void};
+use super::calls::{Block, Calls, NewCall, Owner, Void, clip_id};
 use super::json::{Text, typed};
 use super::{DONE, Decode, Event};
 use crate::ingest::TurnEnd;
@@ -178,7 +178,7 @@ impl VercelUi {
 
 impl Part<'_> {
     fn id(&self) -> &str {
-        self.tool_call_id.as_deref().unwrap_or_default()
+        clip_id(self.tool_call_id.as_deref().unwrap_or_default())
     }
 
     fn name(&self) -> &str {

@@ -6,7 +6,7 @@
 use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::event_stream::Message;
 
-use super::{Error, Event};
+use super::{Error, Event, empty};
 
 /// A frame begins with its length.
 const LENGTH_BYTES: usize = 4;
@@ -48,7 +48,7 @@ impl Aws {
             self.part.extend_from_slice(more);
             if self.length(&self.part)? == Some(self.part.len()) {
                 give(&self.part, each)?;
-                self.part.clear();
+                empty(&mut self.part);
             }
             bytes = rest;
         }

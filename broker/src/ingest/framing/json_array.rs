@@ -1,7 +1,7 @@
 //! A JSON array that is streamed, each of its objects an event: Gemini without `alt=sse`.
 
 use super::object::Object;
-use super::{Error, Event};
+use super::{Error, Event, empty};
 
 /// An array.
 #[derive(Debug)]
@@ -95,7 +95,7 @@ impl JsonArray {
         } else {
             self.part.extend_from_slice(object);
             each(Event::of(&self.part));
-            self.part.clear();
+            empty(&mut self.part);
         }
         self.place = Place::Between;
         Ok(Some(rest))

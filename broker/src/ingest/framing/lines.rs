@@ -2,7 +2,7 @@
 
 use memchr::memchr;
 
-use super::{Error, Event, is_blank};
+use super::{Error, Event, empty, is_blank};
 
 /// Lines.
 #[derive(Debug)]
@@ -33,7 +33,7 @@ impl Lines {
             } else {
                 self.keep(line)?;
                 give(&self.part, each);
-                self.part.clear();
+                empty(&mut self.part);
             }
             bytes = rest;
         }

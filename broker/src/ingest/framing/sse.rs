@@ -8,7 +8,7 @@
 use memchr::memchr2;
 
 use super::object::Object;
-use super::{Error, Event, is_blank};
+use super::{Error, Event, empty, is_blank};
 
 /// An event stream.
 #[derive(Debug)]
@@ -65,7 +65,7 @@ impl Sse {
                 self.line(&whole, last, each)?;
                 // The room is kept for the next one.
                 self.part = whole;
-                self.part.clear();
+                empty(&mut self.part);
             }
             bytes = rest;
         }
@@ -159,7 +159,7 @@ impl Sse {
 
     fn dispatch(&mut self, each: &mut dyn FnMut(Event<'_>)) {
         give(&self.data, each);
-        self.data.clear();
+        empty(&mut self.data);
         self.begun = Begun::Nothing;
     }
 

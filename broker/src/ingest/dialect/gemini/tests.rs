@@ -15,6 +15,7 @@ fn turn(chunks: &[String], end: TurnEnd) -> Turn {
     let limits = Limits {
         event_bytes: 1 << 16,
         arguments_bytes: 1 << 16,
+        calls: 100_000,
     };
     let mut turn = ProviderTurn::new(Some(Dialect::Gemini), Vec::new(), limits, 0);
     let mut inputs = Vec::new();
@@ -236,6 +237,7 @@ fn arguments_longer_than_a_call_may_be_are_refused_like_all_others() {
         Limits {
             event_bytes: 1 << 16,
             arguments_bytes: 1 << 16,
+            calls: 100_000,
         },
         0,
     );

@@ -50,6 +50,7 @@ impl Chat {
         let limits = Limits {
             event_bytes: MOST,
             arguments_bytes: 64,
+            calls: 100_000,
         };
         let mut turn = ProviderTurn::new(Some(Dialect::OpenAiChat), Vec::new(), limits, 7);
         let mut inputs = Vec::new();

@@ -6,7 +6,8 @@ use memchr::memchr2;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::json::Text;
+use super::super::calls::clip_reason;
+use super::super::json::{Few, Text};
 
 /// `response.output_item.added` and `.done`.
 #[derive(Deserialize)]
@@ -27,8 +28,8 @@ pub(super) struct EndEvent<'a> {
 pub(super) struct Response<'a> {
     #[serde(borrow)]
     pub(super) status: Option<Text<'a>>,
-    #[serde(borrow)]
-    pub(super) output: Option<Vec<&'a RawValue>>,
+    #[serde(borrow, default)]
+    pub(super) output: Few<&'a RawValue>,
     #[serde(borrow)]
     pub(super) incomplete_details: Option<IncompleteDetails<'a>>,
     #[serde(borrow)]
@@ -87,5 +88,5 @@ pub(super) fn failure(data: &[u8]) -> Result<String, serde_json::Error> {
 }
 
 pub(super) fn broke_off(why: &str) -> String {
-    format!("the provider broke off: {why}")
+    format!("the provider broke off: {}", clip_reason(why))
 }

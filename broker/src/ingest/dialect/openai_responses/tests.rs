@@ -18,6 +18,7 @@ fn turn(events: &[String]) -> Turn {
     let limits = Limits {
         event_bytes: 1 << 20,
         arguments_bytes: 1 << 20,
+        calls: 100_000,
     };
     let mut turn = ProviderTurn::new(Some(Dialect::OpenAiResponses), Vec::new(), limits, 0);
     let mut inputs = Vec::new();

@@ -1,0 +1,269 @@
+//! Streams that were damaged by lot, read by every decoder: whatever comes, nothing panics, no call is found that is not
+//! in the text, and neither memory nor work grows faster than the text does.
+//!
+//! Each input follows from its dialect and seed alone, given the same recordings (`TOOLPOOL_CORPUS`; without it the
+//! fixtures are all there is). `TOOLPOOL_LONG=1` makes a million of each dialect, best with `--release`;
+//! `TOOLPOOL_SEED` makes one.
+#![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
+
+mod growth;
+mod mutate;
+mod oracle;
+mod seeds;
+
+use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use fastrand::Rng;
+use parking_lot::Mutex;
+use peak_alloc::PeakAlloc;
+use toolpool_broker::decode::{Decoded, Decoder, Dialect};
+
+use oracle::Text;
+use seeds::{FIXTURES, Seeds, Wire};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
+/// Memory is counted for the whole process.
+static ALONE: Mutex<()> = Mutex::new(());
+
+const INPUTS: u64 = 12_500;
+const INPUTS_LONG: u64 = 1_000_000;
+const MAX_EVENT_BYTES: usize = 1 << 20;
+
+/// What decoding may take at any time: so much in any case, and so many times the input. A list of `{}` is a hundred times
+/// its text while its event is read; how long it may be is checked in `growth`.
+const MEMORY_BASE: usize = 64 << 10;
+const MEMORY_FACTOR: usize = 100;
+/// And what may be left of it between two events.
+const KEPT_FACTOR: usize = 16;
+/// Of the input, for each step that a batch takes for it.
+const BYTES_PER_STEP: usize = 4;
+const STEPS_BASE: usize = 8;
+
+/// What came of an input.
+struct Run {
+    decoded: Decoded,
+    /// An id that two calls have in the broker.
+    made_twice: Option<String>,
+    steps: usize,
+    kept: usize,
+    memory: usize,
+}
+
+fn run<'a>(dialect: Option<Dialect>, each: impl FnOnce(&mut Decoder) + 'a) -> Run {
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    let mut decoder = Decoder::new(dialect, MAX_EVENT_BYTES);
+    each(&mut decoder);
+    let steps = decoder.steps();
+    let kept = MEMORY.current_usage() - before;
+    let mut ids = HashSet::new();
+    let made_twice = decoder.seen().find(|seen| !ids.insert(seen.id));
+    let made_twice = made_twice.map(|seen| seen.id.to_owned());
+    drop(ids);
+    let found = decoder.finish();
+    Run {
+        decoded: found,
+        made_twice,
+        steps,
+        kept,
+        memory: MEMORY.peak_usage() - before,
+    }
+}
+
+impl Run {
+    /// Fails if it found what is not there, or took too much for so many bytes. What was found `before` is known to be
+    /// there.
+    fn judge(&self, there: &Text, bytes: usize, before: Option<&Decoded>) -> Result<(), String> {
+        if before != Some(&self.decoded) {
+            there.judge(&self.decoded)?;
+        }
+        if let Some(id) = &self.made_twice {
+            return Err(format!("two calls are {id:?}"));
+        }
+        if self.steps > STEPS_BASE + bytes / BYTES_PER_STEP {
+            return Err(format!("{} steps for {bytes} bytes", self.steps));
+        }
+        if self.memory > MEMORY_BASE + MEMORY_FACTOR * bytes {
+            return Err(format!("{} bytes taken for {bytes}", self.memory));
+        }
+        if self.kept > MEMORY_BASE + KEPT_FACTOR * bytes {
+            return Err(format!("{} bytes kept for {bytes}", self.kept));
+        }
+        Ok(())
+    }
+}
+
+/// What a run of many was like.
+#[derive(Default)]
+struct Tally {
+    with_calls: u64,
+    calls: usize,
+    most_memory: usize,
+    most_kept: usize,
+    bytes: usize,
+}
+
+fn one(dialect: Dialect, seeds: &Seeds, seed: u64, tally: &mut Tally) {
+    let mut random = Rng::with_seed(seed);
+    let text = mutate::mutated(&mut random, &seeds.own, &seeds.all);
+    let wire = match (dialect, random.u8(..4)) {
+        (Dialect::Gemini, 0) => Wire::JsonArray,
+        (Dialect::Bedrock, 0 | 1) => Wire::Frames,
+        (Dialect::Anthropic, 0) => Wire::Chunks,
+        _ => Wire::Plain,
+    };
+    let mut bytes = wire.bytes(&text);
+    if random.u8(..8) == 0 && !bytes.is_empty() {
+        let at = random.usize(..bytes.len());
+        bytes[at] ^= 1 << random.u8(..8);
+    }
+    let named = (random.u8(..8) != 0).then_some(dialect);
+    let there = match wire {
+        Wire::Plain | Wire::JsonArray => Text::new(&bytes),
+        Wire::Frames | Wire::Chunks => Text::new(&text),
+    };
+    let events_text = (bytes != text).then(|| Text::new(&text));
+    let pieces = cut(&mut random, &bytes);
+    let whole_too = random.u8(..4) == 0;
+    let outcome = catch_unwind(AssertUnwindSafe(|| {
+        let cut = run(named, |decoder| {
+            for piece in &pieces {
+                decoder.bytes(piece);
+            }
+        });
+        cut.judge(&there, bytes.len(), None)?;
+        if whole_too {
+            let whole = run(named, |decoder| decoder.bytes(&bytes));
+            if whole.decoded != cut.decoded {
+                return Err(format!(
+                    "cut {:#?}\nwhole {:#?}",
+                    cut.decoded, whole.decoded
+                ));
+            }
+            whole.judge(&there, bytes.len(), Some(&cut.decoded))?;
+        }
+        let events: Vec<&[u8]> = seeds::events(&text).collect();
+        let by_event = run(named, |decoder| {
+            for event in &events {
+                decoder.event(event);
+            }
+        });
+        let before = (bytes == text).then_some(&cut.decoded);
+        by_event.judge(events_text.as_ref().unwrap_or(&there), text.len(), before)?;
+        Ok((cut, by_event))
+    }));
+    let tell = || {
+        eprintln!(
+            "{dialect:?}: TOOLPOOL_SEED={seed} of {} texts",
+            seeds.own.len()
+        );
+        eprintln!("{wire:?}, dialect {named:?}:\n{}", bytes.escape_ascii());
+    };
+    match outcome {
+        Ok(Ok((cut, by_event))) => {
+            for (run, bytes) in [(&cut, bytes.len()), (&by_event, text.len())] {
+                tally.with_calls += u64::from(!run.decoded.calls.is_empty());
+                tally.bytes += bytes;
+                tally.calls += run.decoded.calls.len();
+                let times = |memory: usize| {
+                    let over = memory.saturating_sub(16 << 10);
+                    over.div_ceil(bytes + 1)
+                };
+                tally.most_memory = tally.most_memory.max(times(run.memory));
+                tally.most_kept = tally.most_kept.max(times(run.kept));
+            }
+        }
+        Ok(Err(error)) => {
+            tell();
+            panic!("seed {seed}: {error}");
+        }
+        Err(panic) => {
+            tell();
+            resume_unwind(panic);
+        }
+    }
+}
+
+/// A few pieces, or very many small ones.
+fn cut<'a>(random: &mut Rng, bytes: &'a [u8]) -> Vec<&'a [u8]> {
+    if random.u8(..16) == 0 {
+        return bytes.chunks(random.usize(1..8)).collect();
+    }
+    let mut pieces = Vec::new();
+    let mut rest = bytes;
+    while !rest.is_empty() && pieces.len() < 8 {
+        let (piece, after) = rest.split_at(random.usize(..=rest.len()));
+        pieces.push(piece);
+        rest = after;
+    }
+    pieces.push(rest);
+    pieces
+}
+
+fn check(dialect: Dialect) {
+    let _alone = ALONE.lock();
+    let seeds = Seeds::of(dialect);
+    let mut tally = Tally::default();
+    if let Ok(seed) = std::env::var("TOOLPOOL_SEED") {
+        return one(dialect, &seeds, seed.parse().unwrap(), &mut tally);
+    }
+    let long = std::env::var_os("TOOLPOOL_LONG").is_some();
+    let inputs = if long { INPUTS_LONG } else { INPUTS };
+    for seed in 0..inputs {
+        one(dialect, &seeds, seed, &mut tally);
+    }
+    let Tally {
+        with_calls,
+        calls,
+        most_memory,
+        most_kept,
+        bytes,
+    } = tally;
+    eprintln!(
+        "{dialect:?}: {inputs} inputs, each read two ways; {calls} calls in {with_calls}; {bytes} bytes; memory at most {most_memory} times the text, kept {most_kept}"
+    );
+    assert!(with_calls > inputs / 4, "the damage leaves too few calls");
+}
+
+#[test]
+fn every_fixture_is_a_good_turn() {
+    for (dialect, calls, text) in FIXTURES {
+        let wires: &[Wire] = match dialect {
+            Dialect::Anthropic => &[Wire::Plain, Wire::Chunks],
+            Dialect::Gemini => &[Wire::Plain, Wire::JsonArray],
+            Dialect::Bedrock => &[Wire::Plain, Wire::Frames],
+            _ => &[Wire::Plain],
+        };
+        for wire in wires {
+            let mut decoder = Decoder::new(None, MAX_EVENT_BYTES);
+            decoder.bytes(&wire.bytes(text));
+            let found = decoder.finish();
+            assert_eq!(found.dialect, Some(dialect));
+            assert_eq!(found.calls.len(), calls, "{wire:?}: {found:#?}");
+            assert!(found.complete, "{wire:?}: {found:#?}");
+            Text::new(text).judge(&found).unwrap();
+        }
+    }
+}
+
+macro_rules! damaged {
+    ($($name:ident: $dialect:ident,)*) => {
+        $(#[test]
+        fn $name() {
+            check(Dialect::$dialect);
+        })*
+    };
+}
+
+damaged! {
+    damaged_anthropic: Anthropic,
+    damaged_openai_chat: OpenAiChat,
+    damaged_openai_responses: OpenAiResponses,
+    damaged_gemini: Gemini,
+    damaged_bedrock: Bedrock,
+    damaged_cohere: Cohere,
+    damaged_ollama: Ollama,
+    damaged_vercel_ui: VercelUi,
+}
