@@ -236,6 +236,7 @@ async fn in_chat_a_closed_object_starts_what_only_reads() {
     agent
         .events(&[chat::delta(2, "\n"), chat::finish("tool_calls")])
         .await;
+    agent.seal().await;
     for call in worker.assignments(2).await {
         worker.answer(&call, "done").await;
     }
@@ -279,6 +280,7 @@ async fn what_was_started_early_is_cancelled_if_more_follows() {
         .await;
     assert_eq!(worker.cancel().await, early[0].lease_id);
     agent.events(&[chat::finish("tool_calls")]).await;
+    agent.seal().await;
     let batch = agent.finished().await.unwrap();
     for id in ["call_a", "call_b"] {
         expect(
@@ -461,6 +463,7 @@ async fn results_go_back_under_the_providers_ids_even_if_those_are_useless() {
             chat::finish("tool_calls"),
         ])
         .await;
+    agent.data("data: [DONE]\n\n").await;
     for (call, text) in worker.assignments(3).await.iter().zip(["1", "2", "3"]) {
         worker.answer(call, text).await;
     }

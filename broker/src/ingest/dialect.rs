@@ -162,7 +162,12 @@ impl ProviderTurn {
             self.calls.fail(error.to_string());
         }
         self.finish_decoder();
-        self.calls.cut_short("the stream ended before the turn did");
+        self.calls.cut_short(match self.decoding {
+            Decoding::Auto => {
+                "nothing in the stream tells what it is: it has no event of a known provider's format"
+            }
+            Decoding::As(..) => "the stream ended before the turn did",
+        });
         self.calls.drain(inputs);
     }
 
@@ -220,6 +225,9 @@ fn read(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) -> bool {
     }
     // An event that does not even tell its dialect carries nothing of a call.
     let Decoding::As(_, decoder) = decoding else {
+        if let Some(said) = detect::error(event) {
+            calls.fail(format!("the provider broke off: {said}"));
+        }
         return true;
     };
     json::make_room();

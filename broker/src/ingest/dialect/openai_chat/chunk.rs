@@ -17,7 +17,8 @@ pub(super) struct Chunk<'a> {
 #[derive(Deserialize)]
 pub(super) struct Choice<'a> {
     pub(super) index: Option<u64>,
-    #[serde(borrow)]
+    /// A whole message stands in its place where a response was not streamed.
+    #[serde(borrow, alias = "message")]
     pub(super) delta: Option<Delta<'a>>,
     #[serde(borrow)]
     finish_reason: Option<Text<'a>>,
