@@ -2,10 +2,11 @@
 //!
 //! Everything that is measured runs in a process of its own: this binary starts itself again as agent, worker,
 //! broker or relay (`role`), and measures them from outside (`measure`). A mode (`compare`, `threads`, `flat`,
-//! `soak`) decides which of them run together, under which load, and what is said about it (`report`).
+//! `soak`, `decoders`) decides which of them run together, under which load, and what is said about it (`report`).
 
 mod child;
 mod compare;
+mod decoders;
 mod flat;
 mod measure;
 mod pairs;
@@ -40,6 +41,8 @@ enum Mode {
     Flat(flat::Args),
     /// Runs a great many calls and watches the broker's memory.
     Soak(soak::Args),
+    /// Measures how fast providers' streams are read.
+    Decoders(decoders::Args),
     #[command(flatten)]
     Role(role::Role),
 }
@@ -59,6 +62,7 @@ fn main() -> anyhow::Result<()> {
             Some(Mode::Threads(args)) => threads::run(&args).await,
             Some(Mode::Flat(args)) => flat::run(&args).await,
             Some(Mode::Soak(args)) => soak::run(&args).await,
+            Some(Mode::Decoders(args)) => decoders::run(&args),
             Some(Mode::Role(_)) => Ok(()),
         }
     })

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 
 use serde::Serialize;
 
+use crate::decoders::Speed;
 use crate::flat::{Row, Worst};
 use crate::measure::Reading;
 use crate::pairs::Cell;
@@ -112,4 +113,24 @@ pub(crate) fn soak(soak: &Soak) -> anyhow::Result<()> {
         soak.reading.peak_memory_mib,
     ))?;
     line(if soak.flat { "flat" } else { "NOT flat" })
+}
+
+pub(crate) fn speed_head() -> anyhow::Result<()> {
+    line(&format!(
+        "{:<17} {:<9} {:>6} {:>9} {:>6} {:>13} {:>15}",
+        "dialect", "text", "turns", "bytes", "calls", "4 KiB, MB/s", "by event, MB/s"
+    ))
+}
+
+pub(crate) fn speed(speed: &Speed) -> anyhow::Result<()> {
+    line(&format!(
+        "{:<17} {:<9} {:>6} {:>9} {:>6} {:>13.0} {:>15.0}",
+        speed.dialect,
+        speed.source.to_text(),
+        speed.turns,
+        speed.bytes,
+        speed.calls,
+        speed.by_piece,
+        speed.by_event,
+    ))
 }

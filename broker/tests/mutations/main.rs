@@ -160,6 +160,9 @@ fn one(dialect: Dialect, seeds: &Seeds, seed: u64, tally: &mut Tally) {
             seeds.own.len()
         );
         eprintln!("{wire:?}, dialect {named:?}:\n{}", bytes.escape_ascii());
+        if bytes != text {
+            eprintln!("which was\n{}", text.escape_ascii());
+        }
     };
     match outcome {
         Ok(Ok((cut, by_event))) => {

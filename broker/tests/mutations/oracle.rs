@@ -18,25 +18,43 @@ const ID_BYTES: usize = 4096;
 
 /// A text, and what is in it.
 pub(crate) struct Text {
-    /// As it is, but for carriage returns, which stand as line feeds everywhere here.
-    plain: Vec<u8>,
-    /// As SSE joins it.
-    joined: Vec<u8>,
+    /// As it is, as SSE joins it with every line, and with those only that are data. Carriage returns stand as line
+    /// feeds everywhere here.
+    readings: [Reading; 3],
+}
+
+struct Reading {
+    text: Vec<u8>,
     /// What the strings say, in order. Characters outside the basic plane are two surrogates, as UTF-16 has them: a
     /// provider may cut one in two.
-    strings: Vec<Vec<u8>>,
+    strings: OnceCell<Vec<Vec<u8>>>,
     /// The strings and all other values behind a colon, in order.
     values: OnceCell<Vec<Vec<u8>>>,
 }
 
+impl Reading {
+    fn new(text: Vec<u8>) -> Self {
+        Self {
+            text,
+            strings: OnceCell::new(),
+            values: OnceCell::new(),
+        }
+    }
+
+    fn strings(&self) -> &[Vec<u8>] {
+        self.strings.get_or_init(|| pieces(&self.text, false))
+    }
+
+    fn values(&self) -> &[Vec<u8>] {
+        self.values.get_or_init(|| pieces(&self.text, true))
+    }
+}
+
 impl Text {
     pub(crate) fn new(text: &[u8]) -> Self {
-        let joined = joined(text);
+        let readings = [joined(text, true), line_feeds(text), joined(text, false)];
         Self {
-            plain: line_feeds(text),
-            strings: pieces(&joined, false),
-            joined,
-            values: OnceCell::new(),
+            readings: readings.map(Reading::new),
         }
     }
 
@@ -47,12 +65,12 @@ impl Text {
         let mut times: HashMap<&str, usize> = HashMap::new();
         for (name, id) in calls.chain(incomplete) {
             *times.entry(name).or_default() += 1;
-            if id.as_ref().is_some_and(|id| self.count(id, ID_BYTES) == 0) {
+            if id.as_ref().is_some_and(|id| !self.says(id, 1, ID_BYTES)) {
                 return Err(format!("no string is the id {id:?}"));
             }
         }
         for (name, times) in times {
-            if !name.is_empty() && times > self.count(name, NAME_BYTES) {
+            if !name.is_empty() && !self.says(name, times, NAME_BYTES) {
                 return Err(format!(
                     "{times} calls of {name:?}, which stands there less"
                 ));
@@ -83,19 +101,15 @@ impl Text {
     }
 
     fn is_part(&self, text: &[u8]) -> bool {
-        [&self.plain, &self.joined]
-            .into_iter()
-            .any(|whole| memmem::find(whole, text).is_some())
+        let mut readings = self.readings.iter();
+        readings.any(|reading| memmem::find(&reading.text, text).is_some())
     }
 
     /// Whether strings and values make this up, in their order.
     fn is_spelled(&self, text: &[u8]) -> bool {
         let text = line_feeds(&utf_16(text));
-        is_spelled(&text, &self.strings)
-            || is_spelled(
-                &text,
-                self.values.get_or_init(|| pieces(&self.joined, true)),
-            )
+        let mut readings = self.readings.iter();
+        readings.any(|it| is_spelled(&text, it.strings()) || is_spelled(&text, it.values()))
     }
 
     /// Whether every leaf of an object that was put together is in the text, and every name in some path.
@@ -125,7 +139,7 @@ impl Text {
 
     fn is_in_a_string(&self, name: &str) -> bool {
         let name = line_feeds(&utf_16(name.as_bytes()));
-        let mut strings = self.strings.iter();
+        let mut strings = self.readings.iter().flat_map(Reading::strings);
         strings.any(|string| {
             // A path may escape once more.
             let plain = string.iter().copied().filter(|byte| *byte != b'\\');
@@ -135,8 +149,8 @@ impl Text {
         })
     }
 
-    /// How many strings say this, as far as so many bytes of them are kept.
-    fn count(&self, text: &str, kept: usize) -> usize {
+    /// Whether so many strings say this, as far as so many bytes of them are kept.
+    fn says(&self, text: &str, times: usize, kept: usize) -> bool {
         let whole = text.len() + 3 < kept;
         let text = line_feeds(&utf_16(text.as_bytes()));
         let says = |string: &&Vec<u8>| {
@@ -146,7 +160,8 @@ impl Text {
                 string.starts_with(&text)
             }
         };
-        self.strings.iter().filter(says).count()
+        let mut readings = self.readings.iter();
+        readings.any(|reading| reading.strings().iter().filter(says).count() >= times)
     }
 }
 
@@ -160,18 +175,19 @@ fn line_feeds(text: &[u8]) -> Vec<u8> {
     text
 }
 
-/// The lines of an event that takes several, without what stands before each.
-fn joined(text: &[u8]) -> Vec<u8> {
+/// The lines of an event that takes several, without what stands before each; with those that are no data, or without.
+fn joined(text: &[u8], all: bool) -> Vec<u8> {
     let mut joined = Vec::with_capacity(text.len());
     let mut rest = text;
     while !rest.is_empty() {
         let end = memchr2(b'\r', b'\n', rest).unwrap_or(rest.len());
         let line = &rest[..end];
         let value = line.strip_prefix(b"data:");
-        joined.extend_from_slice(
-            value.map_or(line, |value| value.strip_prefix(b" ").unwrap_or(value)),
-        );
-        joined.push(b'\n');
+        let value = value.map(|value| value.strip_prefix(b" ").unwrap_or(value));
+        if let Some(value) = value.or(all.then_some(line)) {
+            joined.extend_from_slice(value);
+            joined.push(b'\n');
+        }
         rest = &rest[end..];
         rest = rest
             .strip_prefix(b"\r\n")
@@ -329,6 +345,6 @@ mod tests {
         assert!(text.is_spelled(b"7") && text.is_spelled(br#"{"c": 1}}"#));
         assert!(!text.is_spelled(b"}7}") && !text.is_spelled(b"\"}\""));
         assert!(text.is_part(br#""b":{"c": 1}"#));
-        assert_eq!((text.count("a", 256), text.count("x", 256)), (1, 0));
+        assert!(text.says("a", 1, 256) && !text.says("a", 2, 256) && !text.says("x", 1, 256));
     }
 }

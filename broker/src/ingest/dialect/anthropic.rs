@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Owner, Void};
 use super::fragment::Half;
-use super::json::{Few, Text, typed};
+use super::json::{Few, Object, Text, object, typed};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -52,11 +52,11 @@ struct Message<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
     index: Option<u32>,
-    #[serde(borrow, rename = "message")]
+    #[serde(borrow, default, rename = "message", deserialize_with = "object")]
     start: Option<Start<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     content_block: Option<Content<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     delta: Option<Delta<'a>>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
@@ -69,7 +69,7 @@ struct Message<'a> {
 struct Start<'a> {
     /// Not empty in the turns that follow a programmatic tool call: they have no block events.
     #[serde(borrow, default)]
-    content: Few<Content<'a>>,
+    content: Few<Object<Content<'a>>>,
     #[serde(borrow)]
     stop_reason: Option<Text<'a>>,
 }

@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Owner, Void};
 use super::fragment::Half;
-use super::json::Text;
+use super::json::{Object, Text, object, read};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -40,9 +40,9 @@ enum Name {
 #[serde(rename_all = "camelCase")]
 struct Payload<'a> {
     content_block_index: Option<u32>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     start: Option<Start<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     delta: Option<Delta<'a>>,
     #[serde(borrow)]
     stop_reason: Option<Text<'a>>,
@@ -51,7 +51,7 @@ struct Payload<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Start<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     tool_use: Option<ToolUse<'a>>,
 }
 
@@ -68,7 +68,7 @@ struct ToolUse<'a> {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Delta<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     tool_use: Option<Fragment<'a>>,
 }
 
@@ -98,7 +98,7 @@ impl Decode for Bedrock {
             return Ok(());
         };
         if let Some(name) = Name::of(name) {
-            self.named(name, serde_json::from_slice(event.data)?, calls);
+            self.named(name, read(event.data)?, calls);
         }
         Ok(())
     }
@@ -232,8 +232,8 @@ impl<'de: 'a, 'a> Deserialize<'de> for Union<'a> {
                 let mut found = Union::Unknown;
                 while let Some(key) = map.next_key::<Text<'de>>()? {
                     if let Some(name) = Name::of(&key) {
-                        if let Some(payload) = map.next_value::<Option<Payload<'de>>>()? {
-                            found = Union::Event(name, payload);
+                        if let Some(payload) = map.next_value::<Option<Object<Payload<'de>>>>()? {
+                            found = Union::Event(name, payload.into_inner());
                         }
                     } else if key.ends_with("Exception") {
                         if let Some(why) = map.next_value::<Option<&RawValue>>()? {

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Void};
 use super::fragment::Half;
-use super::json::{Text, typed};
+use super::json::{Text, object, typed};
 use super::{DONE, Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -40,13 +40,13 @@ struct Message<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Text<'a>>,
     index: Option<u64>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     delta: Option<Delta<'a>>,
 }
 
 #[derive(Deserialize)]
 struct Delta<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     message: Option<Part<'a>>,
     #[serde(borrow)]
     finish_reason: Option<Text<'a>>,
@@ -57,7 +57,7 @@ struct Delta<'a> {
 #[derive(Deserialize)]
 struct Part<'a> {
     /// One call; a list only where a message starts.
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     tool_calls: Option<ToolCall<'a>>,
 }
 
@@ -65,7 +65,7 @@ struct Part<'a> {
 struct ToolCall<'a> {
     #[serde(borrow)]
     id: Option<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     function: Option<Function<'a>>,
 }
 

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Owner, Void};
-use super::json::{Few, Text};
+use super::json::{Few, Object, Text, object, read};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 use partial_args::{Misfit, PartialArg, PartialArgs};
@@ -51,8 +51,8 @@ enum Finish {
 #[derive(Deserialize)]
 struct Chunk<'a> {
     #[serde(borrow, default)]
-    candidates: Few<Candidate<'a>>,
-    #[serde(borrow, alias = "promptFeedback")]
+    candidates: Few<Object<Candidate<'a>>>,
+    #[serde(borrow, default, alias = "promptFeedback", deserialize_with = "object")]
     prompt_feedback: Option<PromptFeedback<'a>>,
     #[serde(borrow)]
     error: Option<&'a RawValue>,
@@ -67,7 +67,7 @@ struct PromptFeedback<'a> {
 #[derive(Deserialize)]
 struct Candidate<'a> {
     index: Option<u32>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     content: Option<Content<'a>>,
     #[serde(borrow, alias = "finishReason")]
     finish_reason: Option<&'a RawValue>,
@@ -76,18 +76,18 @@ struct Candidate<'a> {
 #[derive(Deserialize)]
 struct Content<'a> {
     #[serde(borrow, default)]
-    parts: Few<Part<'a>>,
+    parts: Few<Object<Part<'a>>>,
 }
 
 #[derive(Deserialize)]
 struct Part<'a> {
-    #[serde(borrow, alias = "functionCall")]
+    #[serde(borrow, default, alias = "functionCall", deserialize_with = "object")]
     function_call: Option<FunctionCall<'a>>,
     #[serde(borrow, alias = "thoughtSignature")]
     thought_signature: Option<Text<'a>>,
-    #[serde(borrow, alias = "executableCode")]
+    #[serde(borrow, default, alias = "executableCode", deserialize_with = "object")]
     executable_code: Option<ProviderCall<'a>>,
-    #[serde(borrow, alias = "toolCall")]
+    #[serde(borrow, default, alias = "toolCall", deserialize_with = "object")]
     tool_call: Option<ProviderCall<'a>>,
 }
 
@@ -100,7 +100,7 @@ struct FunctionCall<'a> {
     #[serde(borrow)]
     args: Option<&'a RawValue>,
     #[serde(borrow, default, alias = "partialArgs")]
-    partial_args: Few<PartialArg<'a>>,
+    partial_args: Few<Object<PartialArg<'a>>>,
     #[serde(alias = "willContinue")]
     will_continue: Option<bool>,
 }
@@ -116,12 +116,12 @@ impl Decode for Gemini {
     fn event(&mut self, event: Event<'_>, calls: &mut Calls) -> Result<(), serde_json::Error> {
         if event.data.trim_ascii_start().starts_with(b"[") {
             // The framing without SSE, inside it.
-            let chunks: Few<Chunk<'_>> = serde_json::from_slice(event.data)?;
+            let chunks: Few<Object<Chunk<'_>>> = serde_json::from_slice(event.data)?;
             for chunk in chunks.iter() {
                 self.chunk(chunk, calls);
             }
         } else {
-            self.chunk(&serde_json::from_slice(event.data)?, calls);
+            self.chunk(&read(event.data)?, calls);
         }
         Ok(())
     }

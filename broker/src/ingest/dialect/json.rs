@@ -7,7 +7,8 @@ use std::marker::PhantomData;
 use std::ops::Deref;
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Error, SeqAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use smallvec::SmallVec;
 
@@ -138,6 +139,57 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
     }
 }
 
+/// What is an object. Derived code takes a list as well, its elements for the fields in their order, and would find a
+/// call where there is none.
+#[derive(Debug)]
+pub(super) struct Object<T>(T);
+
+impl<T> Object<T> {
+    pub(super) fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> Deref for Object<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Members<T> {
+            type Value = T;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        let object = deserializer.deserialize_map(Members(PhantomData));
+        object.map(Self)
+    }
+}
+
+/// An object that may be left out: for fields.
+pub(super) fn object<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    let object = Option::<Object<T>>::deserialize(deserializer);
+    object.map(|object| object.map(Object::into_inner))
+}
+
+/// Reads a whole text that is an object.
+pub(super) fn read<'a, T: Deserialize<'a>>(text: &'a [u8]) -> Result<T, serde_json::Error> {
+    serde_json::from_slice(text).map(Object::into_inner)
+}
+
 /// Reads an event whose `type` says what it is. One of an unknown type is `None`, whatever its other fields are like.
 pub(super) fn typed<'a, T: Deserialize<'a>>(
     data: &'a [u8],
@@ -148,9 +200,9 @@ pub(super) fn typed<'a, T: Deserialize<'a>>(
         #[serde(borrow, rename = "type")]
         kind: Option<Text<'a>>,
     }
-    match serde_json::from_slice(data) {
+    match read(data) {
         Ok(event) => Ok(Some(event)),
-        Err(error) => match serde_json::from_slice::<Typed<'_>>(data) {
+        Err(error) => match read::<Typed<'_>>(data) {
             Ok(Typed { kind: Some(kind) }) if !known.contains(&&*kind) => Ok(None),
             _ => Err(error),
         },

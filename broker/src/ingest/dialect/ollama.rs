@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::calls::{Calls, NewCall};
-use super::json::{Arguments, Few, Text};
+use super::json::{Arguments, Few, Object, Text, object, read};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -17,7 +17,7 @@ pub(super) struct Ollama {
 
 #[derive(Deserialize)]
 struct Line<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     message: Option<Message<'a>>,
     done: Option<bool>,
     #[serde(borrow)]
@@ -29,7 +29,7 @@ struct Line<'a> {
 #[derive(Deserialize)]
 struct Message<'a> {
     #[serde(borrow, default)]
-    tool_calls: Few<ToolCall<'a>>,
+    tool_calls: Few<Object<ToolCall<'a>>>,
 }
 
 #[derive(Deserialize)]
@@ -37,7 +37,7 @@ struct ToolCall<'a> {
     /// Newer servers only.
     #[serde(borrow)]
     id: Option<Text<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     function: Option<Function<'a>>,
 }
 
@@ -53,7 +53,7 @@ struct Function<'a> {
 
 impl Decode for Ollama {
     fn event(&mut self, event: Event<'_>, calls: &mut Calls) -> Result<(), serde_json::Error> {
-        let line: Line<'_> = serde_json::from_slice(event.data)?;
+        let line: Line<'_> = read(event.data)?;
         if let Some(why) = line.error {
             calls.fail(format!("the provider broke off: {why}"));
             return Ok(());

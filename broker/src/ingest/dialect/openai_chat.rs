@@ -10,6 +10,7 @@ mod join;
 use serde_json::value::RawValue;
 
 use super::calls::Calls;
+use super::json::read;
 use super::{DONE, Decode, Event};
 use crate::ingest::TurnEnd;
 use chunk::{Choice, Chunk};
@@ -44,7 +45,7 @@ impl Decode for OpenAiChat {
             self.done(calls);
             return Ok(());
         }
-        let chunk = serde_json::from_slice(data).inspect_err(|_| {
+        let chunk = read(data).inspect_err(|_| {
             if data.starts_with(b"{") {
                 self.tear();
             }
@@ -95,7 +96,7 @@ impl OpenAiChat {
             // Its finish reason said again, with the usage.
             return Ok(());
         }
-        if let Some(delta) = &choice.delta {
+        if let Some(delta) = choice.delta() {
             for call in delta.tool_calls.iter() {
                 message.calls.tool_call(call, &mut self.shared, calls)?;
             }

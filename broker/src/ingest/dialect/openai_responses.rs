@@ -13,6 +13,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::value::RawValue;
 
 use super::calls::{Block, Calls, NewCall, Void};
+use super::json::read;
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 use event::{EndEvent, ItemEvent, broke_off, failure, kind};
@@ -105,7 +106,7 @@ impl OpenAiResponses {
         if self.failure.is_some() {
             return Ok(());
         }
-        let ItemEvent { output_index, item } = serde_json::from_slice(data)?;
+        let ItemEvent { output_index, item } = read(data)?;
         let Some((item, role)) = item.map(item::read).transpose()?.flatten() else {
             return Ok(());
         };
@@ -213,7 +214,7 @@ impl OpenAiResponses {
     }
 
     fn end(&mut self, data: &[u8], end: End, calls: &mut Calls) -> Result<(), serde_json::Error> {
-        let event: EndEvent<'_> = serde_json::from_slice(data)?;
+        let event: EndEvent<'_> = read(data)?;
         let response = event.response.unwrap_or_default();
         let end = match response.status.as_deref() {
             Some("incomplete") if end == End::Completed => End::Incomplete,

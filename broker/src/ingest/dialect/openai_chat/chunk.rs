@@ -3,13 +3,13 @@
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::ingest::dialect::json::{Few, Text};
+use crate::ingest::dialect::json::{Few, Object, Text, object, read};
 
 #[derive(Deserialize)]
 pub(super) struct Chunk<'a> {
     /// Empty beside usage and filter results.
     #[serde(borrow, default)]
-    pub(super) choices: Few<Choice<'a>>,
+    pub(super) choices: Few<Object<Choice<'a>>>,
     #[serde(borrow)]
     pub(super) error: Option<&'a RawValue>,
 }
@@ -17,14 +17,20 @@ pub(super) struct Chunk<'a> {
 #[derive(Deserialize)]
 pub(super) struct Choice<'a> {
     pub(super) index: Option<u64>,
-    /// A whole message stands in its place where a response was not streamed.
-    #[serde(borrow, alias = "message")]
-    pub(super) delta: Option<Delta<'a>>,
+    #[serde(borrow, default, deserialize_with = "object")]
+    delta: Option<Delta<'a>>,
+    /// Stands in its place where a response was not streamed.
+    #[serde(borrow, default, deserialize_with = "object")]
+    message: Option<Delta<'a>>,
     #[serde(borrow)]
     finish_reason: Option<Text<'a>>,
 }
 
 impl Choice<'_> {
+    pub(super) fn delta(&self) -> Option<&Delta<'_>> {
+        self.delta.as_ref().or(self.message.as_ref())
+    }
+
     /// Why the choice ends here, if it does.
     pub(super) fn finish_reason(&self) -> Option<&str> {
         said(self.finish_reason.as_ref())
@@ -34,9 +40,9 @@ impl Choice<'_> {
 #[derive(Deserialize)]
 pub(super) struct Delta<'a> {
     #[serde(borrow, default)]
-    pub(super) tool_calls: Few<ToolCall<'a>>,
+    pub(super) tool_calls: Few<Object<ToolCall<'a>>>,
     /// The deprecated form, one call a message.
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub(super) function_call: Option<Function<'a>>,
 }
 
@@ -45,7 +51,7 @@ pub(super) struct ToolCall<'a> {
     pub(super) index: Option<u64>,
     #[serde(borrow)]
     id: Option<Text<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub(super) function: Option<Function<'a>>,
     #[serde(borrow)]
     extra_content: Option<&'a RawValue>,
@@ -68,7 +74,7 @@ impl ToolCall<'_> {
         struct Google {
             thought_signature: Option<String>,
         }
-        let extra: Extra = serde_json::from_str(self.extra_content?.get()).ok()?;
+        let extra: Extra = read(self.extra_content?.get().as_bytes()).ok()?;
         extra.google?.thought_signature
     }
 }

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::calls::clip_reason;
-use super::super::json::{Few, Text};
+use super::super::json::{Few, Text, object, read};
 
 /// `response.output_item.added` and `.done`.
 #[derive(Deserialize)]
@@ -20,7 +20,7 @@ pub(super) struct ItemEvent<'a> {
 /// The last one, which repeats all that came: of its items no more is read here than where they are.
 #[derive(Deserialize)]
 pub(super) struct EndEvent<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub(super) response: Option<Response<'a>>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Response<'a> {
     pub(super) status: Option<Text<'a>>,
     #[serde(borrow, default)]
     pub(super) output: Few<&'a RawValue>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "object")]
     pub(super) incomplete_details: Option<IncompleteDetails<'a>>,
     #[serde(borrow)]
     pub(super) error: Option<&'a RawValue>,
@@ -54,7 +54,7 @@ pub(super) fn kind(data: &[u8]) -> Result<Cow<'_, str>, serde_json::Error> {
     if let Some(kind) = leading_kind(data) {
         return Ok(Cow::Borrowed(kind));
     }
-    let event: Kind<'_> = serde_json::from_slice(data)?;
+    let event: Kind<'_> = read(data)?;
     Ok(match (event.kind, event.error) {
         (Some(kind), _) => Cow::Owned(kind.to_string()),
         // The body of a refused request, sent as if it were an event.
@@ -79,7 +79,7 @@ pub(super) fn failure(data: &[u8]) -> Result<String, serde_json::Error> {
         #[serde(borrow)]
         error: Option<&'a RawValue>,
     }
-    let event: Failure<'_> = serde_json::from_slice(data)?;
+    let event: Failure<'_> = read(data)?;
     Ok(match event.error {
         Some(error) => broke_off(error.get()),
         // Its code and message are the event's own.

@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::calls::{Kind, Owner};
-use super::super::json::Text;
+use super::super::json::{self, Text};
 
 /// What the items of all types have, as far as it is of use. Fields whose type depends on the item's are not read here.
 #[derive(Deserialize)]
@@ -58,12 +58,12 @@ pub(super) fn read(item: &RawValue) -> Result<Option<(Item<'_>, Role)>, serde_js
         #[serde(borrow, rename = "type")]
         kind: Option<Text<'a>>,
     }
-    match serde_json::from_str::<Item<'_>>(item.get()) {
+    match json::read::<Item<'_>>(item.get().as_bytes()) {
         Ok(item) => {
             let role = item.role();
             Ok(role.map(|role| (item, role)))
         }
-        Err(error) => match serde_json::from_str::<Typed<'_>>(item.get())?
+        Err(error) => match json::read::<Typed<'_>>(item.get().as_bytes())?
             .kind
             .as_deref()
         {
@@ -119,7 +119,7 @@ impl Item<'_> {
             kind: Option<Text<'a>>,
         }
         let environment = self.environment.map(RawValue::get);
-        let environment = environment.and_then(|text| serde_json::from_str(text).ok());
+        let environment = environment.and_then(|text| json::read(text.as_bytes()).ok());
         environment.is_some_and(|Environment { kind }| kind.is_some_and(|kind| &*kind != "local"))
     }
 
