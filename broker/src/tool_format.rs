@@ -15,6 +15,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::catalogue::Definition;
+use crate::ingest::dialect::Dialect;
 use json::Json;
 
 pub(crate) use name::aliases;
@@ -58,6 +59,20 @@ impl Declared {
 }
 
 impl Format {
+    /// The format of the tools that such a stream's calls are of.
+    pub(crate) fn of(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Anthropic => Self::Anthropic,
+            // Any provider may be behind a UI: what all of them permit.
+            Dialect::OpenAiChat | Dialect::VercelUi => Self::OpenAiChat,
+            Dialect::OpenAiResponses => Self::OpenAiResponses,
+            Dialect::Gemini => Self::Gemini,
+            Dialect::Bedrock => Self::Bedrock,
+            Dialect::Cohere => Self::Cohere,
+            Dialect::Ollama => Self::Ollama,
+        }
+    }
+
     /// The tool in this format.
     pub(crate) fn declare(self, tool: &Definition) -> Declared {
         let name = self.name_of(&tool.name);

@@ -82,15 +82,20 @@ impl Provider {
             .fail("the agent fell silent in the middle of a call");
     }
 
+    /// What the stream is, as far as that is known.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
+        self.turn.dialect()
+    }
+
     pub(super) fn knows(&self) -> bool {
-        self.turn.dialect().is_some()
+        self.dialect().is_some()
     }
 
     pub(super) fn told(&self) -> bool {
         self.told
     }
 
-    /// What the stream is, as far as that is known, to be told to the agent.
+    /// The same, to be told to the agent.
     pub(super) fn tell(&mut self) -> Option<Dialect> {
         self.told = self.knows();
         self.turn.dialect()
