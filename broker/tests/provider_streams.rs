@@ -721,3 +721,21 @@ async fn a_deadline_in_mid_stream_drops_what_is_open_and_says_so() {
     let error = batch.turn().error.as_deref().unwrap();
     assert!(error.contains("time of the batch"), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn names_that_are_close_are_those_that_the_model_knows() {
+    let broker = Broker::start();
+    let _worker = broker.worker("w", 9, [read_only("files.read")]).await;
+    tokio::time::sleep(seconds(10)).await;
+    let agent = broker.agent_with(piped(Dialect::Anthropic)).await;
+    agent
+        .events(&anthropic::call(0, "toolu_1", "files_read"))
+        .await;
+    agent.events(&anthropic::end("tool_use")).await;
+    let batch = agent.finished().await.unwrap();
+    let error = batch.error("toolu_1");
+    assert_eq!(error.near_names, ["files_read_059c287d"]);
+    assert!(error.message.contains("files_read_059c287d"), "{error:?}");
+    let plain = broker.run(&[("a", "files_read", "{}")]).await;
+    assert_eq!(plain.error("a").near_names, ["files.read"]);
+}

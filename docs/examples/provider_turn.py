@@ -23,10 +23,13 @@ def list_tools(stub, dialect):
     tools, token = [], ""
     while True:
         page = stub.ListTools(pb.ListToolsRequest(format=dialect, page_token=token))
-        tools += json.loads(page.provider_tools)  # Gemini refuses several elements: join their functions there.
+        tools += json.loads(page.provider_tools)
         token = page.next_page_token
         if not token:
-            return tools
+            break
+    if dialect == pb.DIALECT_GEMINI and tools:  # It refuses several elements: all functions go into one.
+        tools = [{"functionDeclarations": [function for tool in tools for function in tool["functionDeclarations"]]}]
+    return tools
 
 
 class Turn:

@@ -20,7 +20,7 @@ pub(crate) struct Tools {
     json: bool,
     /// Print the JSON value of the `tools` field of a provider's request (Bedrock: of `toolConfig.tools`)
     ///
-    /// What a provider does not permit in a name or a schema is changed; stderr says what.
+    /// What a provider does not permit in a name, a description or a schema is changed; stderr says what.
     #[arg(long, value_name = "PROVIDER", conflicts_with = "json")]
     format: Option<Format>,
     /// Only these tools [default: all]
@@ -113,13 +113,13 @@ fn note(stderr: &mut io::Stderr, adaptation: &Adaptation) -> io::Result<()> {
     let Adaptation {
         tool,
         name,
-        schema_changes,
+        changes,
         ..
     } = adaptation;
     if !name.is_empty() && name != tool {
         writeln!(stderr, "{tool}: the model knows it as {name}")?;
     }
-    schema_changes
+    changes
         .iter()
         .try_for_each(|change| writeln!(stderr, "{tool}: {change}"))
 }

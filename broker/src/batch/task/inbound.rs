@@ -18,6 +18,7 @@ use crate::ingest::{self, Input, Position, Refusal, TurnEnd};
 use crate::lane::lease::Call;
 use crate::policy::Effects;
 use crate::schema::Invalid;
+use crate::tool_format::Format;
 
 impl Task {
     pub(super) fn packet(&mut self, packet: v1::ExecuteRequest, now: Instant) -> Option<End> {
@@ -207,7 +208,9 @@ impl Task {
         };
         let Some(tool) = self.find(name) else {
             let suggest = self.suggestions > 0;
-            let error = self.catalogue.why_unknown(name, suggest);
+            let dialect = self.provider.as_ref().and_then(Provider::dialect);
+            let listed = dialect.map(Format::of);
+            let error = self.catalogue.why_unknown(name, suggest, listed);
             self.suggestions = self.suggestions.saturating_sub(1);
             return self.batch.refuse(position, true, error, now);
         };

@@ -86,10 +86,15 @@ impl Provider {
 
     /// What the stream is has come out, and the agent has not been told.
     pub(super) fn has_news(&self) -> bool {
-        !self.told && self.turn.dialect().is_some()
+        !self.told && self.dialect().is_some()
     }
 
-    /// What the stream is, as far as that is known, to be told to the agent.
+    /// What the stream is, as far as that is known.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
+        self.turn.dialect()
+    }
+
+    /// The same, to be told to the agent.
     pub(super) fn tell(&mut self) -> Option<Dialect> {
         let dialect = self.turn.dialect();
         self.told = dialect.is_some();
