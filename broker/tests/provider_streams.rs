@@ -739,3 +739,84 @@ async fn names_that_are_close_are_those_that_the_model_knows() {
     let plain = broker.run(&[("a", "files_read", "{}")]).await;
     assert_eq!(plain.error("a").near_names, ["files.read"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_arguments_does_not_start_before_more_shows_that_it_was_whole() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Cohere)).await;
+    let call = json!({"id": "put_1", "function": {"name": "put", "arguments": ""}});
+    let start =
+        json!({"type": "tool-call-start", "index": 0, "delta": {"message": {"tool_calls": call}}});
+    agent
+        .events(&[start, json!({"type": "tool-call-end", "index": 0})])
+        .await;
+    worker.expect_no_assignment().await;
+    let end = json!({"type": "message-end", "delta": {"finish_reason": "MAX_TOKENS"}});
+    agent.events(&[end]).await;
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(dropped(batch.turn()), [("put_1", DropReason::Incomplete)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_local_call_that_never_became_one_is_dropped_too() {
+    let broker = Broker::start();
+    let open = v1::Open {
+        local_tools: vec!["mine".to_owned()],
+        ..piped(Dialect::Anthropic)
+    };
+    let (_worker, agent) = look_up_and_send(&broker, open).await;
+    agent.events(&anthropic::call(0, "toolu_1", "mine")).await;
+    agent
+        .events(&[
+            anthropic::start(1, "toolu_2", "mine"),
+            anthropic::delta(1, r#"{"q"#),
+        ])
+        .await;
+    agent.events(&anthropic::end("max_tokens")).await;
+    let batch = agent.finished().await.unwrap();
+    let turn = batch.turn();
+    let ids: Vec<_> = turn
+        .not_ours
+        .iter()
+        .map(|call| call.provider_id())
+        .collect();
+    assert_eq!(ids, ["toolu_1"]);
+    assert_eq!(turn.dropped[0].provider_id(), "toolu_2");
+    assert_eq!(turn.dropped[0].id, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_call_is_not_dropped_under_the_id_of_a_dead_one() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    for _ in 0..2 {
+        agent.events(&[anthropic::message_start()]).await;
+        agent
+            .events(&anthropic::call(0, "toolu_1", "look_up"))
+            .await;
+        let call = worker.assignment().await;
+        worker.answer(&call, "found").await;
+    }
+    agent.events(&anthropic::end("tool_use")).await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.turn().dropped, []);
+    let answer = batch.answer();
+    assert_eq!(answer[0]["content"].as_array().unwrap().len(), 1);
+    assert_eq!(answer[0]["content"][0]["tool_use_id"], "toolu_1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_event_may_have_been_anything_so_nothing_that_changes_things_runs() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent.events(&anthropic::call(0, "toolu_1", "send")).await;
+    agent
+        .data("data: {\"type\":\"content_block_start\",\"index\":1,\"content_bl\n\n")
+        .await;
+    agent.data(sse(&anthropic::end("tool_use"))).await;
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
+    assert!(batch.turn().error().contains("could not be read"));
+}

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use tonic::Status;
 use toolpool_proto::v1;
 
-use super::provider::DropReason;
+use super::provider::{DropReason, Provider};
 use super::{End, Route, Task};
 use crate::call_error::{CallError, Effect};
 use crate::catalogue::{Revision, Tool};

@@ -24,6 +24,8 @@ const MOST_CHOICES: usize = 128;
 pub(super) struct OpenAiChat {
     choices: Vec<Message>,
     shared: Shared,
+    /// A choice has ended for a reason that cuts it.
+    cut: bool,
 }
 
 /// One choice. With `n` over 1 there are several messages in a stream, each with calls of its own.
@@ -115,8 +117,8 @@ impl OpenAiChat {
             message.end = Some(if closed { end } else { TurnEnd::Truncated });
         }
         // Of several the one that cuts the turn tells more.
-        let mut others = self.choices.iter().map(|message| message.end);
-        if end == TurnEnd::Truncated || !others.any(|end| end == Some(TurnEnd::Truncated)) {
+        self.cut |= end == TurnEnd::Truncated;
+        if end == TurnEnd::Truncated || !self.cut {
             calls.stop_reason(reason);
         }
         Ok(())

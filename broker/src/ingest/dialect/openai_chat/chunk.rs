@@ -26,8 +26,8 @@ pub(super) struct Choice<'a> {
     finish_reason: Option<Text<'a>>,
 }
 
-impl Choice<'_> {
-    pub(super) fn delta(&self) -> Option<&Delta<'_>> {
+impl<'a> Choice<'a> {
+    pub(super) fn delta(&self) -> Option<&Delta<'a>> {
         self.delta.as_ref().or(self.message.as_ref())
     }
 

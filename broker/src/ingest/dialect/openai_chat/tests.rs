@@ -666,7 +666,7 @@ fn what_waits_for_a_name_is_bounded() {
         .calls(r#"{"index":0,"function":{"name":"f"}}"#)
         .finish("tool_calls")
         .steps();
-    assert_eq!(steps, ["0 f", "0 void Unreadable", "seal Truncated"]);
+    assert_eq!(steps, ["0 f", "0 void Unreadable", "seal Complete"]);
 
     let many = (0..100).fold(chat(), |chat, index| {
         chat.calls(&format!(
