@@ -52,6 +52,7 @@ pub use drain::Shutdown;
 use catalogue::Catalogue;
 use drain::Steps;
 use grpc::agent::Agents;
+use grpc::health::Health;
 use grpc::worker::WorkerPool;
 use id::LeaseIds;
 use lane::LaneContext;
@@ -72,8 +73,14 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Why the broker could not serve.
 #[derive(Debug, thiserror::Error)]
-#[error("the server failed: {0}")]
-pub struct Error(#[from] tonic::transport::Error);
+pub enum Error {
+    /// The listener or a connection's server failed.
+    #[error("the server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// The protocol's own description, which reflection gives out, is broken.
+    #[error("the protocol cannot be described: {0}")]
+    Description(#[from] tonic_reflection::server::Error),
+}
 
 /// Serves agents and workers on `listener` until `shutdown`.
 ///
@@ -106,21 +113,26 @@ where
     // A connection may have as many streams as there may be batches, and its other calls besides.
     let streams = broker.config.max_open_batches.saturating_add(OTHER_STREAMS);
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    let (health, health_service) = Health::serving().await;
+    let routes = broker.routes().add_service(health_service);
+    let routes = grpc::reflection::add_to(routes)?;
     let serve = Server::builder()
         .max_concurrent_streams(streams)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .layer(MapRequestLayer::new(grpc::reset::is_no_half_close))
-        .add_routes(broker.routes())
+        .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, broker.steps.sessions.clone().cancelled_owned());
     let drain = broker.drain(shutdown.drain);
+    let health = health.follow(broker.steps.draining.clone(), broker.steps.sessions.clone());
+    let drain = async { tokio::join!(drain, health) };
     tokio::pin!(serve);
     tokio::select! {
-        served = &mut serve => return served.map_err(Error),
-        () = drain => {}
+        served = &mut serve => return served.map_err(Error::Server),
+        _ = drain => {}
         () = shutdown.now.cancelled() => return Ok(()),
     }
     tokio::select! {
-        served = serve => served.map_err(Error),
+        served = serve => served.map_err(Error::Server),
         () = tokio::time::sleep(CLOSING_TIME) => Ok(()),
         () = shutdown.now.cancelled() => Ok(()),
     }

@@ -122,6 +122,11 @@ impl Broker {
         response.unwrap().into_inner().tools
     }
 
+    /// A connection of its own for a client of any kind.
+    pub(crate) async fn channel(&self) -> Channel {
+        self.dial().await.channel
+    }
+
     /// A client on a connection of its own.
     pub(crate) async fn client(&self) -> BrokerServiceClient<Channel> {
         BrokerServiceClient::new(self.dial().await.channel)
