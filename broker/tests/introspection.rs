@@ -1,5 +1,7 @@
 //! Health and reflection over the wire.
 
+#![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
+
 mod support;
 
 use tokio_stream::wrappers::ReceiverStream;

@@ -1,7 +1,9 @@
 //! What the agent is told: progress while it keeps up, and the finished batch.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 use tonic::Status;
 use toolpool_proto::v1;
@@ -18,7 +20,11 @@ impl Task {
     pub(super) fn tell(&mut self) {
         if !self.progress.is_empty() {
             let frames = std::mem::take(&mut self.progress);
-            let _ = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
+            let many = frames.len();
+            let sent = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
+            if let Err(TrySendError::Full(_)) = sent {
+                self.metrics.progress_dropped_at_agent(many);
+            }
         }
     }
 
@@ -29,6 +35,9 @@ impl Task {
             provider,
             out,
             accepted_at,
+            metrics,
+            catalogue,
+            routes,
             config,
             ..
         } = self;
@@ -37,12 +46,27 @@ impl Task {
             batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
             "batch finished"
         );
+        metrics.batch_ended(end.kind(), &report, |position, name| {
+            match routes.get(position) {
+                Some(Some(route)) => Arc::clone(route.lane.series()),
+                // Refused before it had a way; the name is the model's, and may be anything.
+                _ => catalogue.find_as_called(name).map_or_else(
+                    || Arc::clone(metrics.no_tool()),
+                    |tool| Arc::clone(tool.lane.series()),
+                ),
+            }
+        });
         let packets = match end {
             End::Unread => return,
             End::Refused(status) => vec![Err(status)],
             End::Finished => {
-                let told =
-                    provider.map(|provider| provider.finish(&report, config.max_answer_bytes));
+                let told = provider.map(|provider| {
+                    provider.count(&metrics);
+                    provider.finish(&report, config.max_answer_bytes)
+                });
+                if let Some((turn, _)) = &told {
+                    metrics.provider_turn(turn.dialect, turn.end);
+                }
                 packets(&id, accepted_at, report, told)
             }
         };
@@ -52,6 +76,7 @@ impl Task {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => {
+                    metrics.undelivered();
                     tracing::warn!(batch.id = %id, "the agent does not read its finished batch; given up");
                     return;
                 }
