@@ -159,7 +159,7 @@ fn there_need_not_be_an_admin_port() {
 }
 
 /// A broker that logs into a pipe, and its lines.
-fn logging_broker(filter: &str) -> (Process, String, Receiver<serde_json::Value>) {
+fn logging_broker(filter: &str) -> (Process, [String; 2], Receiver<serde_json::Value>) {
     let mut command = toolpool();
     command
         .args([
@@ -176,10 +176,10 @@ fn logging_broker(filter: &str) -> (Process, String, Receiver<serde_json::Value>
     let log = BufReader::new(broker.take_stderr());
     let mut said = BufReader::new(broker.take_stdout()).lines();
     let mut line = || said.next().and_then(Result::ok).expect("it says so");
-    assert!(line().starts_with("listening on "));
-    let line = line();
-    let admin = line.strip_prefix("admin listening on ");
-    let admin = admin.expect("then where its admin port is").to_owned();
+    let addresses = ["listening on ", "admin listening on "].map(|before| {
+        let address = line().strip_prefix(before).map(str::to_owned);
+        address.expect("first the one, then the other")
+    });
     let (sender, lines) = channel();
     std::thread::spawn(move || {
         for line in log.lines().map_while(Result::ok) {
@@ -189,12 +189,12 @@ fn logging_broker(filter: &str) -> (Process, String, Receiver<serde_json::Value>
             }
         }
     });
-    (broker, admin, lines)
+    (broker, addresses, lines)
 }
 
 #[test]
 fn the_log_is_json_and_its_filter_can_be_changed_while_the_broker_runs() {
-    let (broker, admin, lines) = logging_broker("error");
+    let (broker, [_, admin], lines) = logging_broker("error");
     assert_eq!(get(&admin, "/log-filter"), (200, "error\n".to_owned()));
     assert_eq!(put(&admin, "toolpool_broker=noise").0, 400);
     assert_eq!(put(&admin, "").0, 400);
@@ -209,5 +209,27 @@ fn the_log_is_json_and_its_filter_can_be_changed_while_the_broker_runs() {
     let line = lines.recv_timeout(PATIENCE).expect("it is logged");
     assert_eq!(line["level"], "INFO");
     assert_eq!(line["fields"]["filter"], "toolpool_broker=info,warn");
+    drop(broker);
+}
+
+#[test]
+fn a_failed_call_can_be_found_in_the_log_by_its_ids() {
+    let (broker, [address, _], lines) = logging_broker("toolpool_broker=debug");
+    let url = format!("http://{address}");
+    let call = toolpool()
+        .args(["call", "--broker", &url, "no.such.tool", "{}", "--json"])
+        .output()
+        .expect("the program runs");
+    let batch: serde_json::Value = serde_json::from_slice(&call.stdout).expect("it prints JSON");
+    let failed = loop {
+        let line = lines.recv_timeout(PATIENCE).expect("it is logged");
+        if line["fields"]["message"] == "call failed" {
+            break line;
+        }
+    };
+    let fields = &failed["fields"];
+    assert_eq!(fields["batch.id"], batch["batch_id"], "{batch}");
+    assert_eq!(fields["tool"], "no.such.tool");
+    assert!(fields["call.id"].is_string(), "{failed}");
     drop(broker);
 }

@@ -187,7 +187,7 @@ impl Session {
                         "the worker sent what cannot be read",
                     ));
                 }
-                self.detach(&error.to_string());
+                self.detach(error.message());
             }
             Event::FromWorker(None) => {
                 return ControlFlow::Break((Left::Closed, "the worker closed its stream"));
@@ -281,6 +281,11 @@ impl Session {
         };
         if lease.is_fenced() {
             self.context.metrics.outcome_fenced();
+            let call = lease.call();
+            tracing::debug!(
+                worker.id = %self.worker, lease.id = %id, batch.id = %call.batch, call.id = %call.id,
+                "outcome fenced off: its batch has ended the lease"
+            );
         }
         let ending = self.within_limits(&lease, ending);
         if let Ending::Failed(CallError {

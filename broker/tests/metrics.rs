@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use prometheus_parse::{Sample, Scrape, Value};
+use serde_json::json;
 use support::worker::{attempts, error, read_only, register, side_effecting, tool};
 use support::{Broker, settle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -184,6 +185,86 @@ async fn waits_retries_and_fenced_leases_are_counted_where_they_happen() {
     seen.expect("toolpool_batches_total", &[("ending", "unread")], 1.0);
     seen.expect("toolpool_leases_fenced_total", &[("tool", "free")], 1.0);
     seen.expect("toolpool_outcomes_fenced_total", &[], 1.0);
+}
+
+#[tokio::test]
+async fn a_piped_turn_that_is_cut_counts_with_its_early_starts_and_its_drops() {
+    let (broker, admin) = Broker::start_with_admin(|_| ()).await;
+    let mut worker = broker.worker("w", 2, [read_only("read")]).await;
+    let agent = broker.agent_with(v1::Open {
+        dialect: Some(v1::Dialect::OpenaiChat.into()),
+        ..Default::default()
+    });
+    let agent = agent.await;
+    let function = json!({"name": "read", "arguments": "{\"q\": 1}"});
+    let call = json!({"index": 0, "id": "a", "type": "function", "function": function});
+    agent
+        .events(&[json!({
+            "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": null}],
+        })])
+        .await;
+    worker.assignment().await;
+    // More follows, so what was taken for the call was none.
+    let more = json!({"index": 0, "function": {"arguments": "3"}});
+    agent
+        .events(&[json!({
+            "object": "chat.completion.chunk",
+            "choices": [{"index": 0, "delta": {"tool_calls": [more]}, "finish_reason": null}],
+        })])
+        .await;
+    agent.seal_as(v1::TurnEnd::Truncated).await;
+    agent.finished().await.unwrap();
+    let seen = scrape(admin).await;
+    let turn = [("dialect", "openai_chat"), ("end", "truncated")];
+    seen.expect("toolpool_provider_turns_total", &turn, 1.0);
+    seen.expect("toolpool_provider_calls_dropped_total", &[], 1.0);
+    seen.expect("toolpool_early_starts_total", &[("tool", "read")], 1.0);
+    seen.expect(
+        "toolpool_early_starts_discarded_total",
+        &[("tool", "read")],
+        1.0,
+    );
+    let incomplete = [("tool", "read"), ("outcome", "incomplete")];
+    seen.expect("toolpool_calls_total", &incomplete, 1.0);
+}
+
+#[tokio::test]
+async fn a_rate_shows_how_much_of_it_is_used() {
+    let (broker, admin) = Broker::start_with_admin(|_| ()).await;
+    let slow = v1::Policy {
+        rate: Some(0.001),
+        burst: Some(4),
+        ..attempts(1)
+    };
+    let mut worker = broker.worker("w", 2, [tool("slow", slow)]).await;
+    let agent = broker.agent().await;
+    agent.call("a", "slow", "{}").await;
+    worker.assignment().await;
+    let seen = scrape(admin).await;
+    seen.expect("toolpool_rate_limit", &[("tool", "slow")], 0.001);
+    let used = seen.value("toolpool_rate_burst_used_ratio", &[("tool", "slow")]);
+    assert!((used - 0.25).abs() < 0.05, "{used}");
+}
+
+#[tokio::test]
+async fn batches_that_are_not_opened_are_counted_with_the_reason() {
+    let (broker, admin) = Broker::start_with_admin(|config| config.max_open_batches = 2).await;
+    let first = broker.agent().await;
+    let second = broker.agent().await;
+    assert!(broker.open(v1::Open::default()).await.is_err());
+    second.seal().await;
+    second.finished().await.unwrap();
+    broker.shutdown.drain.cancel();
+    settle().await;
+    assert!(broker.open(v1::Open::default()).await.is_err());
+    let seen = scrape(admin).await;
+    let turned_away = "toolpool_batches_turned_away_total";
+    seen.expect(turned_away, &[("reason", "full")], 1.0);
+    seen.expect(turned_away, &[("reason", "draining")], 1.0);
+    seen.expect("toolpool_batches_started_total", &[], 2.0);
+    first.seal().await;
+    first.finished().await.unwrap();
 }
 
 #[tokio::test]

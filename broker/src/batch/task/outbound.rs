@@ -46,6 +46,19 @@ impl Task {
             batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
             "batch finished"
         );
+        for call in &report.calls {
+            // What went wrong is the agent's to handle; here it is for whoever turns the log up to look for it.
+            if let Err(error) = &call.result {
+                let worker = call.ledger.worker.as_ref().map(tracing::field::display);
+                tracing::debug!(
+                    batch.id = %id, call.id = %call.id, worker.id = worker, tool = call.tool, code = ?error.code,
+                    attempts = call.ledger.attempts, ran = ?call.ledger.ran, "call failed"
+                );
+            }
+        }
+        if let End::Refused(status) = &end {
+            tracing::info!(batch.id = %id, code = ?status.code(), reason = status.message(), "batch refused");
+        }
         metrics.batch_ended(end.kind(), &report, |position, name| {
             match routes.get(position) {
                 Some(Some(route)) => Arc::clone(route.lane.series()),
