@@ -1,5 +1,6 @@
 //! `toolpool broker`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,15 +8,16 @@ use anyhow::{Context, Result};
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use toolpool_broker::Shutdown;
 use toolpool_broker::config::{Config, SETTINGS, Sources};
+use toolpool_broker::{Admin, Shutdown};
 
+use crate::logging;
 use crate::output::Output;
 use crate::signals::Signals;
 
 /// Run the broker that agents and workers dial
 ///
-/// Prints `listening on ADDRESS` on stdout once it does. SIGTERM or SIGINT drains it: no new batch is taken, open ones may
+/// Prints `listening on ADDRESS` on stdout once it does, and `admin listening on ADDRESS` for probes and metrics. SIGTERM or SIGINT drains it: no new batch is taken, open ones may
 /// finish. A second signal ends it at once, with 128 and the signal's number as its exit code.
 ///
 /// Every setting can be given in the file (`max_parallel = 8`), in the environment (`TOOLPOOL_MAX_PARALLEL=8`) or as a flag
@@ -107,14 +109,36 @@ async fn serve(config: Config, exit_with_parent: bool) -> Result<ExitCode> {
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
-    Output::new().line(format!("listening on {address}"))?;
+    let admin = admin(config.admin_listen).await?;
+    let mut output = Output::new();
+    output.line(format!("listening on {address}"))?;
+    if let Some(admin) = &admin {
+        let address = admin.address().context("the admin port has no address")?;
+        // Whoever has read the first line may have stopped reading.
+        let _ = output.line(format!("admin listening on {address}"));
+    }
     let shutdown = Shutdown {
         drain: signals.drain.clone(),
         now: signals.now.clone(),
     };
     signals
-        .run(toolpool_broker::run(config, listener, shutdown))
+        .run(toolpool_broker::run_with_admin(
+            config, listener, admin, shutdown,
+        ))
         .await
+}
+
+async fn admin(listen: Option<SocketAddr>) -> Result<Option<Admin>> {
+    let Some(listen) = listen else {
+        return Ok(None);
+    };
+    let admin = Admin::bind(listen).await.with_context(|| {
+        format!(
+            "cannot listen on {listen}, which is admin_listen; choose another address with --admin-listen (port 0 lets \
+             the system choose), or have none with --admin-listen off"
+        )
+    })?;
+    Ok(Some(admin.with_log(logging::control())))
 }
 
 /// One thread runs everything on the thread that waits for it, which saves the wake-ups between threads.

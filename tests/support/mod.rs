@@ -8,7 +8,7 @@ pub(crate) mod workshop;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -60,6 +60,11 @@ impl Process {
         self.child.stdout.take().expect("it is a pipe")
     }
 
+    /// What it logs, if that was asked for with [`Stdio::piped`].
+    pub(crate) fn take_stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("it is a pipe")
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         self.child.wait().expect("the process can be waited for")
@@ -98,7 +103,7 @@ pub(crate) struct Broker {
     /// Where it can be dialled: `http://127.0.0.1:…`.
     pub(crate) url: String,
     // Held: a broker that writes to a closed pipe would end.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Broker {
@@ -120,7 +125,8 @@ impl Broker {
 
     fn listen(address: &str, flags: &[&str]) -> Option<Self> {
         let mut command = toolpool();
-        command.args(["broker", "--listen", address]).args(flags);
+        command.args(["broker", "--listen", address]);
+        command.args(["--admin-listen", "127.0.0.1:0"]).args(flags);
         let mut process = Process::start(command.stdout(Stdio::piped()));
         let mut stdout = BufReader::new(process.take_stdout());
         let mut line = String::new();
@@ -131,8 +137,18 @@ impl Broker {
         Some(Self {
             url: format!("http://{address}"),
             process,
-            _stdout: stdout,
+            stdout,
         })
+    }
+
+    /// Where its admin port is, which it says after the first line: `127.0.0.1:…`. Can be asked once.
+    pub(crate) fn admin_address(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout
+            .read_line(&mut line)
+            .expect("what the broker says can be read");
+        let address = line.trim().strip_prefix("admin listening on ");
+        address.expect("it says where its admin port is").to_owned()
     }
 
     /// A command on the agent's side, with this broker's address.

@@ -23,6 +23,7 @@ use crate::lane::queue::BatchKey;
 use crate::lane::seat::{Order, Seat};
 use crate::lane::{Lane, Offer};
 use crate::mailbox::{Address, Mailbox, mailbox};
+use crate::metrics::{self, Metrics};
 use crate::registry::Place;
 
 mod inbound;
@@ -44,6 +45,7 @@ const MOST_SUGGESTIONS: u8 = 8;
 
 /// Everything that a batch is opened with.
 pub(crate) struct Opened {
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) open: Open,
     pub(crate) key: BatchKey,
     pub(crate) place: Place,
@@ -87,6 +89,7 @@ pub(crate) struct Task {
     finish_on_disconnect: bool,
     /// Unknown names for which close ones may still be looked up.
     suggestions: u8,
+    metrics: Arc<Metrics>,
     config: Arc<Config>,
     catalogue: Arc<Catalogue>,
     expire: CancellationToken,
@@ -118,9 +121,20 @@ enum End {
     Unread,
 }
 
+impl End {
+    fn kind(&self) -> metrics::Ending {
+        match self {
+            Self::Finished => metrics::Ending::Finished,
+            Self::Refused(_) => metrics::Ending::Refused,
+            Self::Unread => metrics::Ending::Unread,
+        }
+    }
+}
+
 impl Task {
     pub(crate) fn new(opened: Opened) -> Self {
         let Opened {
+            metrics,
             open,
             key,
             place,
@@ -171,6 +185,7 @@ impl Task {
             heard: accepted,
             finish_on_disconnect: open.finish_on_disconnect,
             suggestions: MOST_SUGGESTIONS,
+            metrics,
             config,
             catalogue,
             expire,

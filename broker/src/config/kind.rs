@@ -12,6 +12,7 @@ pub(super) trait Kind {
 }
 
 pub(super) struct Address;
+pub(super) struct AddressOrOff;
 pub(super) struct Count;
 pub(super) struct Bytes;
 pub(super) struct Time;
@@ -26,6 +27,22 @@ impl Kind for Address {
 
     fn show(value: &SocketAddr) -> String {
         format!("{:?}", value.to_string())
+    }
+}
+
+impl Kind for AddressOrOff {
+    type Value = Option<SocketAddr>;
+    const BLANK: Option<SocketAddr> = None;
+
+    fn read(text: &str) -> Option<Option<SocketAddr>> {
+        match text {
+            "off" => Some(None),
+            address => Address::read(address).map(Some),
+        }
+    }
+
+    fn show(value: &Option<SocketAddr>) -> String {
+        value.map_or_else(|| "\"off\"".to_owned(), |address| Address::show(&address))
     }
 }
 

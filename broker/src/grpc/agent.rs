@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use toolpool_proto::v1;
 use toolpool_proto::v1::broker_service_server::BrokerService;
 
-use super::convert::Step;
+use super::convert::{Malformed, Step};
 use super::delivery::Delivery;
 use super::{FIRST_FRAME, convert, listing, status};
 use crate::batch::task::{Inbound, Opened, Task};
@@ -21,7 +21,8 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::ingest::TurnEnd;
 use crate::lane::queue::BatchKey;
-use crate::registry::{Batches, Room};
+use crate::metrics::{Metrics, TurnedAway};
+use crate::registry::{Batches, NoPlace, Room};
 
 /// Packets that may wait for the agent's connection.
 const OUT_PACKETS: usize = 16;
@@ -31,6 +32,7 @@ const MOST_MARGIN: Duration = Duration::from_millis(250);
 /// What batches are opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct Agents {
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: Arc<Config>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) batches: Arc<Batches>,
@@ -45,6 +47,24 @@ pub(crate) struct Agents {
 type Out = mpsc::Receiver<Result<v1::ExecuteResponse, Status>>;
 
 impl Agents {
+    /// Room for one more batch.
+    fn room(&self) -> Result<Room, Status> {
+        self.batches.room().map_err(|none| self.no_place(none))
+    }
+
+    fn no_place(&self, why: NoPlace) -> Status {
+        self.metrics.turned_away(match why {
+            NoPlace::Full(_) => TurnedAway::Full,
+            NoPlace::Taken => TurnedAway::Taken,
+        });
+        status::no_place(why)
+    }
+
+    fn malformed(&self, malformed: &Malformed) -> Status {
+        self.metrics.turned_away(TurnedAway::Malformed);
+        status::malformed(malformed)
+    }
+
     fn open(
         &self,
         room: Room,
@@ -53,12 +73,15 @@ impl Agents {
         rpc_deadline: Option<Instant>,
     ) -> Result<Out, Status> {
         if self.draining.is_cancelled() {
+            self.metrics.turned_away(TurnedAway::Draining);
             return Err(status::draining());
         }
-        let open = convert::open(open).map_err(|malformed| status::malformed(&malformed))?;
-        let place = room.open(&open.batch).map_err(status::no_place)?;
+        let open = convert::open(open).map_err(|malformed| self.malformed(&malformed))?;
+        let place = room.open(&open.batch).map_err(|none| self.no_place(none))?;
         let (out, response) = mpsc::channel(OUT_PACKETS);
+        self.metrics.batch_started();
         let task = Task::new(Opened {
+            metrics: Arc::clone(&self.metrics),
             open,
             key: BatchKey(self.keys.fetch_add(1, Ordering::Relaxed)),
             place,
@@ -83,7 +106,7 @@ impl BrokerService for Agents {
     ) -> Result<Response<Self::ExecuteStream>, Status> {
         let rpc_deadline = rpc_deadline(request.metadata(), Instant::now());
         // Before the wait for `open`: streams that say nothing count too.
-        let room = self.batches.room().map_err(status::no_place)?;
+        let room = self.room()?;
         let mut stream = request.into_inner();
         let first = tokio::time::timeout(FIRST_FRAME, next_frames(&mut stream))
             .await
@@ -100,7 +123,7 @@ impl BrokerService for Agents {
         let first = frames
             .map(convert::agent_frame)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|malformed| status::malformed(&malformed))?;
+            .map_err(|malformed| self.malformed(&malformed))?;
         let inbound = Inbound::Stream(Box::new(stream));
         let response = self.open(room, open, (first, inbound), rpc_deadline)?;
         Ok(Response::new(Delivery::new(response)))
@@ -111,18 +134,18 @@ impl BrokerService for Agents {
         request: Request<v1::ExecuteBatchRequest>,
     ) -> Result<Response<v1::ExecuteBatchResponse>, Status> {
         let rpc_deadline = rpc_deadline(request.metadata(), Instant::now());
-        let room = self.batches.room().map_err(status::no_place)?;
+        let room = self.room()?;
         let request = request.into_inner();
         let mut first = request
             .calls
             .into_iter()
             .map(|call| convert::call(call).map(Step::Own))
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|malformed| status::malformed(&malformed))?;
+            .map_err(|malformed| self.malformed(&malformed))?;
         let end = request
             .seal
             .map_or(Ok(TurnEnd::Complete), convert::seal)
-            .map_err(|malformed| status::malformed(&malformed))?;
+            .map_err(|malformed| self.malformed(&malformed))?;
         first.push(Step::Seal(end));
         let open = v1::Open {
             progress: false,

@@ -225,13 +225,19 @@ impl Lease {
     /// The batch has ended the lease by itself and wants to hear no more of it. The slot stays taken until the worker
     /// says that the tool has stopped.
     pub(crate) fn fence(&mut self) {
+        if self.state != State::Ended {
+            self.lane.series().lease_fenced();
+        }
         self.state = State::Ended;
     }
 
     /// Tells the batch what the tool says of itself; dropped when the batch is busy.
     pub(crate) fn progress(&self, message: String, fraction: Option<f64>) {
         // The other half of the mailbox is kept for what must arrive.
-        if self.state != State::Ended && self.call().notices.is_quiet() {
+        if self.state == State::Ended {
+            return;
+        }
+        if self.call().notices.is_quiet() {
             let position = self.call().position;
             self.call().notify(Notice::Progress {
                 position,
@@ -239,12 +245,17 @@ impl Lease {
                 message,
                 fraction,
             });
+        } else {
+            self.lane.context.metrics.progress_dropped_at_batch();
         }
     }
 
     /// Its worker is out of reach: the batch is told that it was lost, and may run the call elsewhere. The slot stays
     /// taken until the worker says that the tool has stopped, or is gone for good.
     pub(crate) fn give_up(&mut self) {
+        if self.state != State::Ended {
+            self.lane.series().lease_fenced();
+        }
         self.tell(Ending::Lost);
     }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::lease::{Call, Ending};
 use super::queue::BatchKey;
 use super::*;
+use crate::config::Config;
 use crate::id::{LeaseId, WorkerId};
 use crate::mailbox::{Address, Mailbox, mailbox};
 use crate::policy::PolicyPatch;
@@ -17,6 +18,7 @@ const EVENTS: usize = 40;
 /// What lanes share, for tests.
 pub(crate) fn context() -> LaneContext {
     LaneContext {
+        metrics: Metrics::new(&Config::default()).unwrap(),
         leases: Arc::new(LeaseIds::new()),
         tasks: TaskTracker::new(),
         shutdown: CancellationToken::new(),

@@ -219,7 +219,11 @@ impl Task {
             let error = match invalid {
                 Invalid::Undecided(why) => {
                     let incident = format!("{}/{position}", self.id);
-                    tracing::error!(batch.id = %self.id, tool = name, incident, why, "arguments could not be checked");
+                    let call = self.batch.id_of(position).map(tracing::field::display);
+                    tracing::error!(
+                        batch.id = %self.id, call.id = call, tool = name, incident, why,
+                        "arguments could not be checked"
+                    );
                     CallError::internal(&incident, Effect::NotStarted)
                 }
                 invalid => CallError::invalid_arguments(name, invalid),

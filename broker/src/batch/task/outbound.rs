@@ -1,5 +1,6 @@
 //! What the agent is told: progress while it keeps up, and the finished batch.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::mpsc::error::TrySendError;
@@ -21,9 +22,11 @@ impl Task {
             let frames = std::mem::take(&mut self.progress);
             let sent = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
             if let Err(TrySendError::Full(Ok(packet))) = sent {
-                // What the stream is taken for is told all the same, later.
                 let mut frames = packet.frames;
+                let many = frames.len();
+                // What the stream is taken for is told all the same, later.
                 frames.retain(|frame| matches!(frame.frame, Some(Frame::Accepted(_))));
+                self.metrics.progress_dropped_at_agent(many - frames.len());
                 self.progress = frames;
             }
         }
@@ -36,6 +39,9 @@ impl Task {
             provider,
             out,
             accepted_at,
+            metrics,
+            catalogue,
+            routes,
             config,
             ..
         } = self;
@@ -44,12 +50,40 @@ impl Task {
             batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
             "batch finished"
         );
+        for call in &report.calls {
+            // What went wrong is the agent's to handle; here it is for whoever turns the log up to look for it.
+            if let Err(error) = &call.result {
+                let worker = call.ledger.worker.as_ref().map(tracing::field::display);
+                tracing::debug!(
+                    batch.id = %id, call.id = %call.id, worker.id = worker, tool = call.tool, code = ?error.code,
+                    attempts = call.ledger.attempts, ran = ?call.ledger.ran, "call failed"
+                );
+            }
+        }
+        if let End::Refused(status) = &end {
+            tracing::info!(batch.id = %id, code = ?status.code(), reason = status.message(), "batch refused");
+        }
+        metrics.batch_ended(end.kind(), &report, |position, name| {
+            match routes.get(position) {
+                Some(Some(route)) => Arc::clone(route.lane.series()),
+                // Refused before it had a way; the name is the model's, and may be anything.
+                _ => catalogue.find_as_called(name).map_or_else(
+                    || Arc::clone(metrics.no_tool()),
+                    |tool| Arc::clone(tool.lane.series()),
+                ),
+            }
+        });
         let packets = match end {
             End::Unread => return,
             End::Refused(status) => vec![Err(status)],
             End::Finished => {
-                let told =
-                    provider.map(|provider| provider.finish(&report, config.max_answer_bytes));
+                let told = provider.map(|provider| {
+                    provider.count(&metrics);
+                    provider.finish(&report, config.max_answer_bytes)
+                });
+                if let Some((turn, _)) = &told {
+                    metrics.provider_turn(turn.dialect, turn.end);
+                }
                 packets(&id, accepted_at, report, told)
             }
         };
@@ -59,6 +93,7 @@ impl Task {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => {
+                    metrics.undelivered();
                     tracing::warn!(batch.id = %id, "the agent does not read its finished batch; given up");
                     return;
                 }

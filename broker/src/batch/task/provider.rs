@@ -13,6 +13,7 @@ use crate::grpc::convert;
 use crate::id::BatchId;
 use crate::ingest::dialect::{Answered, Dialect, Limits, ProviderTurn, Turn, Void, seed};
 use crate::ingest::{Input, Position, TurnEnd};
+use crate::metrics::Metrics;
 
 /// Why a call that began is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,6 +106,13 @@ impl Provider {
     pub(super) fn drop_call(&mut self, position: Position, reason: DropReason) {
         if self.dropped.iter().all(|(dropped, _)| *dropped != position) {
             self.dropped.push((position, reason));
+        }
+    }
+
+    /// Counts the calls that are none.
+    pub(super) fn count(&self, metrics: &Metrics) {
+        for (_, reason) in &self.dropped {
+            metrics.provider_call_dropped(*reason);
         }
     }
 
