@@ -12,7 +12,7 @@ use crate::output::{Output, Table, json, one_line};
 
 /// List the tools that can be called
 ///
-/// While there is none, or none of a NAME, it is waited for, up to 3 s.
+/// While there are none, or a NAME is missing, it waits for them, up to 3 s.
 #[derive(Args)]
 pub(crate) struct Tools {
     #[command(flatten)]

@@ -86,12 +86,12 @@ pub(crate) async fn play(
             (Some(next), Pace::Recorded(speed)) => began + next.at.div_f64(speed),
             _ => began,
         };
-        let (writes, waits) = (writer.is_some(), steps.peek().is_none() && rest.is_some());
+        let (open, waits) = (writer.is_some(), steps.peek().is_none() && rest.is_some());
         let event = tokio::select! {
             // Steps first: what begins at the moment when another call starts is seen to be written meanwhile.
             biased;
-            () = sleep_until(due), if writes && !waits => Event::Due(steps.next()),
-            piece = next(&mut rest), if writes && waits => Event::Came(piece),
+            () = sleep_until(due), if open && !waits => Event::Due(steps.next()),
+            piece = next(&mut rest), if open && waits => Event::Came(piece),
             told = reader.next_progress() => Event::Told(told?),
             _ = tick.tick() => Event::Tick,
         };

@@ -153,7 +153,7 @@ mod tests {
         ] {
             assert_eq!(tells(text), tells_it, "{}", String::from_utf8_lossy(text));
         }
-        let mut stream = &[&b"event: a\n"[..], &[b'x'; 3 * PIECE]].concat()[..];
+        let mut stream = &[&b"event: a\n"[..], &vec![b'x'; 3 * PIECE]].concat()[..];
         assert_eq!(head(&mut stream).unwrap().len(), PIECE);
         assert_eq!(&head(&mut &b"{\"at\""[..]).unwrap()[..], b"{\"at\"");
     }
