@@ -12,7 +12,7 @@ use std::time::Duration;
 mod kind;
 
 pub use kind::parse_duration;
-use kind::{Address, Bytes, Count, Kind, Time};
+use kind::{Address, Bytes, Count, Kind, Switch, Time};
 
 use crate::policy::{OutOfRange, PolicyPatch};
 
@@ -73,6 +73,9 @@ macro_rules! value_of {
     (Time) => {
         Duration
     };
+    (Switch) => {
+        bool
+    };
     ($count_or_bytes:ident) => {
         usize
     };
@@ -80,7 +83,7 @@ macro_rules! value_of {
 
 macro_rules! within {
     ($value:ident) => {{
-        let _: &SocketAddr = $value;
+        let _ = $value;
         true
     }};
     ($value:ident, $least:expr, $most:expr) => {
@@ -143,6 +146,8 @@ settings! {
     max_pause: Time(ms(0), ms(3_600_000)) = "60s", "0ms to 1h";
     /// How long open batches may go on after SIGTERM.
     drain_grace: Time(ms(0), ms(86_400_000)) = "30s", "0ms to 24h";
+    /// Whether traces carry what calls are given and give back; clipped, and never without this.
+    trace_content: Switch() = "false", "true or false";
 }
 
 /// Where settings come from besides the defaults.

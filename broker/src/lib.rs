@@ -10,7 +10,8 @@
 //! In reading order: `ingest` (messages in, complete calls out) with its `dialect`s and `framing`s (a provider's own stream
 //! in), `answer` (results in that provider's shape), [`decode`] (the same without a broker), `schema` and [`policy`] (what may run),
 //! `catalogue` (name to tool), `batch` (id to result) and its task, `lane` (one tool's queue, limits and workers) and
-//! its lease, `session` (one worker), `registry` (who is here), `grpc` (the services), `drain` (the end).
+//! its lease, `session` (one worker), `registry` (who is here), `grpc` (the services), `telemetry` (what is told of it all),
+//! `drain` (the end).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -44,9 +45,11 @@ pub mod policy;
 mod registry;
 mod schema;
 mod session;
+mod telemetry;
 
 pub use config::Config;
 pub use drain::Shutdown;
+pub use telemetry::{Sampling, Telemetry};
 
 use catalogue::Catalogue;
 use drain::Steps;
@@ -79,9 +82,19 @@ pub struct Error(#[from] tonic::transport::Error);
 /// Returns once it has drained after `shutdown.drain`, or at once after `shutdown.now`. Dropping the future ends the
 /// server at once too.
 pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
+    run_with(config, listener, shutdown, Telemetry::default()).await
+}
+
+/// The same as [`run`], and tells what it does.
+pub async fn run_with(
+    config: Config,
+    listener: TcpListener,
+    shutdown: Shutdown,
+    telemetry: Telemetry,
+) -> Result<(), Error> {
     // A small reply must not wait for the acknowledgement of the one before it.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    serve(config, incoming, shutdown).await
+    serve_with(config, incoming, shutdown, telemetry).await
 }
 
 /// The same as [`run`] for connections of any kind, such as pipes in memory.
@@ -91,7 +104,22 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let broker = Broker::new(config);
+    serve_with(config, incoming, shutdown, Telemetry::default()).await
+}
+
+/// The same as [`serve`], and tells what it does.
+pub async fn serve_with<I, C, E>(
+    config: Config,
+    incoming: I,
+    shutdown: Shutdown,
+    telemetry: Telemetry,
+) -> Result<(), Error>
+where
+    I: Stream<Item = Result<C, E>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let broker = Broker::new(config, telemetry);
     // However this future ends, nothing that it started goes on.
     let _ended = broker.steps.clone().drop_guards();
     let incoming = incoming.then(|accepted| async {
@@ -137,7 +165,7 @@ struct Broker {
 }
 
 impl Broker {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, telemetry: Telemetry) -> Self {
         let config = Arc::new(config);
         let steps = Steps::default();
         let (batches, sessions) = (TaskTracker::new(), TaskTracker::new());
@@ -155,6 +183,7 @@ impl Broker {
             batches: Batches::new(config.max_open_batches),
             keys: Arc::new(AtomicU64::new(0)),
             tasks: batches.clone(),
+            telemetry,
             draining: steps.draining.clone(),
             expire: steps.expire.clone(),
         };

@@ -20,7 +20,7 @@ pub(crate) enum Step {
     /// Nothing that the agent has to know yet.
     More,
     Progress(Progress),
-    Finished(FinishedBatch),
+    Finished(Box<FinishedBatch>),
 }
 
 impl Gather {
@@ -42,7 +42,7 @@ impl Gather {
             }
             Frame::Finished(finished) => {
                 let results = std::mem::take(&mut self.results);
-                Step::Finished(FinishedBatch::new(results, finished)?)
+                Step::Finished(Box::new(FinishedBatch::new(results, finished)?))
             }
         })
     }

@@ -24,6 +24,7 @@ use crate::lane::seat::{Order, Seat};
 use crate::lane::{Lane, Offer};
 use crate::mailbox::{Address, Mailbox, mailbox};
 use crate::registry::Place;
+use crate::telemetry::{Telemetry, Trace};
 
 mod inbound;
 mod outbound;
@@ -51,6 +52,7 @@ pub(crate) struct Opened {
     pub(crate) rpc_deadline: Option<Instant>,
     pub(crate) config: Arc<Config>,
     pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) telemetry: Telemetry,
     /// Time is up for every batch: the broker is going down.
     pub(crate) expire: CancellationToken,
     pub(crate) out: mpsc::Sender<Result<v1::ExecuteResponse, Status>>,
@@ -89,6 +91,8 @@ pub(crate) struct Task {
     suggestions: u8,
     config: Arc<Config>,
     catalogue: Arc<Catalogue>,
+    telemetry: Telemetry,
+    trace: Option<Arc<Trace>>,
     expire: CancellationToken,
     _place: Place,
 }
@@ -127,9 +131,11 @@ impl Task {
             rpc_deadline,
             config,
             catalogue,
+            telemetry,
             expire,
             out,
         } = opened;
+        let trace = telemetry.trace(open.agent);
         let accepted = Instant::now();
         let time = open
             .deadline
@@ -144,6 +150,7 @@ impl Task {
             max_output_bytes: config.max_batch_bytes,
             deadline: rpc_deadline.map_or(deadline, |rpc| rpc.min(deadline)),
             progress: open.progress,
+            traced: trace.as_ref().is_some_and(|trace| trace.is_recorded()),
         };
         let limits = ingest::Limits {
             calls: config.max_calls_per_batch,
@@ -173,6 +180,8 @@ impl Task {
             suggestions: MOST_SUGGESTIONS,
             config,
             catalogue,
+            telemetry,
+            trace,
             expire,
             _place: place,
         }
@@ -345,6 +354,7 @@ impl Task {
                     number,
                     wait_until,
                     call_deadline,
+                    span,
                 } => {
                     let Some(Some(route)) = self.routes.get(position) else {
                         continue;
@@ -354,6 +364,7 @@ impl Task {
                         number,
                         wait_until,
                         call_deadline,
+                        span,
                     };
                     match route.lane.offer(attempt, now) {
                         Offer::Dispatched(dispatch) => self.dispatched(dispatch),

@@ -1,4 +1,4 @@
-//! How each type of setting is written: numbers, sizes, times, addresses.
+//! How each type of setting is written: numbers, sizes, times, addresses, switches.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -15,6 +15,7 @@ pub(super) struct Address;
 pub(super) struct Count;
 pub(super) struct Bytes;
 pub(super) struct Time;
+pub(super) struct Switch;
 
 impl Kind for Address {
     type Value = SocketAddr;
@@ -26,6 +27,19 @@ impl Kind for Address {
 
     fn show(value: &SocketAddr) -> String {
         format!("{:?}", value.to_string())
+    }
+}
+
+impl Kind for Switch {
+    type Value = bool;
+    const BLANK: bool = false;
+
+    fn read(text: &str) -> Option<bool> {
+        text.parse().ok()
+    }
+
+    fn show(value: &bool) -> String {
+        value.to_string()
     }
 }
 

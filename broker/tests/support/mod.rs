@@ -24,13 +24,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use toolpool_broker::{Config, Error, Shutdown};
+use toolpool_broker::{Config, Error, Shutdown, Telemetry};
 use toolpool_proto::v1;
 use tower::util::MapRequest;
 use v1::broker_service_client::BrokerServiceClient;
 
 pub(crate) mod agent;
 pub(crate) mod batch;
+pub(crate) mod spans;
 pub(crate) mod worker;
 
 /// No more than this passes while things are under way.
@@ -66,12 +67,21 @@ impl Broker {
 
     /// With settings of the test's own.
     pub(crate) fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_telling(Telemetry::default(), change)
+    }
+
+    /// The same, and it tells what it does.
+    pub(crate) fn start_telling(telemetry: Telemetry, change: impl FnOnce(&mut Config)) -> Self {
         let mut config = Config::default();
         change(&mut config);
         let (connections, incoming) = mpsc::channel(64);
         let shutdown = Shutdown::default();
-        let server =
-            toolpool_broker::serve(config, ReceiverStream::new(incoming), shutdown.clone());
+        let server = toolpool_broker::serve_with(
+            config,
+            ReceiverStream::new(incoming),
+            shutdown.clone(),
+            telemetry,
+        );
         Self {
             connections,
             shutdown,

@@ -7,11 +7,13 @@ use tonic::Status;
 use toolpool_proto::v1;
 use toolpool_proto::v1::batch_frame::Frame;
 
-use super::{End, Task};
+use super::provider::Provider;
+use super::{End, Route, Task};
 use crate::batch::Report;
 use crate::grpc::{PACKET_BYTES, convert};
 use crate::id::BatchId;
 use crate::ingest::dialect::Turn;
+use crate::telemetry::{BatchEnd, Finished};
 
 impl Task {
     /// Sends the progress that has come together; a reader that does not keep up misses it.
@@ -28,8 +30,12 @@ impl Task {
             batch,
             provider,
             out,
+            accepted,
             accepted_at,
+            routes,
             config,
+            telemetry,
+            trace,
             ..
         } = self;
         let report = batch.into_report(Instant::now());
@@ -37,13 +43,36 @@ impl Task {
             batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
             "batch finished"
         );
+        if let Some(trace) = trace.as_deref().filter(|trace| trace.is_recorded()) {
+            let arguments = |route: Option<Route>| Some(route?.call.arguments.clone());
+            telemetry.finished(&Finished {
+                trace,
+                batch: &id,
+                accepted,
+                accepted_at,
+                report: &report,
+                end: match &end {
+                    End::Finished => BatchEnd::Results,
+                    End::Refused(status) => BatchEnd::Refused(status),
+                    End::Unread => BatchEnd::Unread,
+                },
+                dialect: provider.as_ref().and_then(Provider::dialect),
+                arguments: (config.trace_content)
+                    .then(|| routes.into_iter().map(arguments).collect()),
+            });
+        }
         let packets = match end {
             End::Unread => return,
             End::Refused(status) => vec![Err(status)],
             End::Finished => {
                 let told =
                     provider.map(|provider| provider.finish(&report, config.max_answer_bytes));
-                packets(&id, accepted_at, report, told)
+                packets(
+                    (&id, trace.and_then(|trace| trace.id_to_tell())),
+                    accepted_at,
+                    report,
+                    told,
+                )
             }
         };
         for packet in packets {
@@ -62,14 +91,17 @@ impl Task {
 
 /// All results and the last frame, in packets of a size that every client takes unless one result alone is larger.
 fn packets(
-    id: &BatchId,
+    (id, trace_id): (&BatchId, Option<String>),
     accepted_at: SystemTime,
     report: Report,
     told: Option<(Turn, v1::Turn)>,
 ) -> Vec<Result<v1::ExecuteResponse, Status>> {
     let (turn, told) = told.unzip();
     let calls = turn.map_or(Vec::new(), |turn| turn.calls);
-    let finished = convert::finished(id, accepted_at, &report, told);
+    let finished = v1::Finished {
+        trace_id,
+        ..convert::finished(id, accepted_at, &report, told)
+    };
     let mut packets = Vec::with_capacity(1);
     let mut frames = Vec::with_capacity(report.calls.len() + 1);
     let mut bytes = 0;

@@ -85,8 +85,12 @@ impl Provider {
             .fail("the agent fell silent in the middle of a call");
     }
 
+    pub(super) fn dialect(&self) -> Option<Dialect> {
+        self.turn.dialect()
+    }
+
     pub(super) fn knows(&self) -> bool {
-        self.turn.dialect().is_some()
+        self.dialect().is_some()
     }
 
     pub(super) fn told(&self) -> bool {

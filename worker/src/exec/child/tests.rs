@@ -69,6 +69,7 @@ impl Script {
             }),
             attempt: 2,
             idempotency_key: "key".to_owned(),
+            ..proto::Assignment::default()
         };
         let (progress, _) = mpsc::channel(1);
         let links = Links {
