@@ -13,7 +13,7 @@ use toolpool_client::{
 /// wire is absent here.
 pub(crate) fn batch(batch: &FinishedBatch) -> Value {
     let summary = &batch.summary;
-    json!({
+    let mut fields = json!({
         "batch_id": summary.batch_id,
         "calls": summary.calls,
         "succeeded": summary.succeeded,
@@ -27,7 +27,11 @@ pub(crate) fn batch(batch: &FinishedBatch) -> Value {
             "position": duplicate.position,
             "error": error(&duplicate.error),
         })).collect::<Vec<_>>(),
-    })
+    });
+    if let Some(trace) = &summary.trace_id {
+        fields["trace_id"] = json!(trace);
+    }
+    fields
 }
 
 /// The catalogue.
