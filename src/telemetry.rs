@@ -250,6 +250,33 @@ fn sampler(name: Option<&str>, argument: Option<&str>) -> Sampling {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use opentelemetry_sdk::trace::SpanExporter as _;
+
+    /// A collector that takes connections and never answers.
+    #[derive(Debug)]
+    struct Hangs;
+
+    impl trace::SpanExporter for Hangs {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            std::future::pending().await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_collector_that_never_answers_is_given_up() {
+        let watched = Watched {
+            exporter: Arc::new(Hangs),
+            runtime: Handle::current(),
+            timeout: Duration::from_secs(15),
+            fails: Arc::default(),
+        };
+        let given_up = watched.export(Vec::new()).await;
+        assert!(
+            matches!(given_up, Err(OTelSdkError::Timeout(_))),
+            "{given_up:?}"
+        );
+        assert!(watched.fails.load(Ordering::Relaxed));
+    }
 
     #[test]
     fn samplers_are_known_by_their_standard_names() {

@@ -124,8 +124,8 @@ impl Maker<'_> {
         let status = match self.finished.end {
             BatchEnd::Results => SpanStatus::Unset,
             BatchEnd::Refused(status) => {
-                let code = tonic::Code::from(i32::from(status.code())) as i32;
-                attributes.push(KeyValue::new("rpc.grpc.status_code", i64::from(code)));
+                let code = i64::from(i32::from(status.code()));
+                attributes.push(KeyValue::new("rpc.grpc.status_code", code));
                 attributes.push(text("error.type", "refused"));
                 SpanStatus::error(first_line(status.message()).to_owned())
             }
