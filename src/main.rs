@@ -4,6 +4,7 @@ mod command;
 mod logging;
 mod output;
 mod signals;
+mod telemetry;
 mod turn;
 
 use std::io;

@@ -27,6 +27,31 @@ pub(crate) enum Code {
     Internal,
 }
 
+impl Code {
+    /// As telemetry has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::InvalidArguments => "invalid_arguments",
+            Self::UnknownTool => "unknown_tool",
+            Self::NoWorker => "no_worker",
+            Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limited",
+            Self::Timeout(_) => "timeout",
+            Self::ToolFailed => "tool_failed",
+            Self::WorkerLost => "worker_lost",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::ResultTooLarge => "result_too_large",
+            Self::Cancelled => "cancelled",
+            Self::Aborted => "aborted",
+            Self::Incomplete => "incomplete",
+            Self::TruncatedTurn => "truncated_turn",
+            Self::DuplicateId => "duplicate_id",
+            Self::PermissionDenied => "permission_denied",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// Which clock ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
@@ -38,6 +63,18 @@ pub(crate) enum Scope {
     Call,
     /// The batch.
     Batch,
+}
+
+impl Scope {
+    /// As telemetry has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Attempt => "attempt",
+            Self::Call => "call",
+            Self::Batch => "batch",
+        }
+    }
 }
 
 /// Whether a failed call may have changed something.

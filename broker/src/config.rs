@@ -12,7 +12,7 @@ use std::time::Duration;
 mod kind;
 
 pub use kind::parse_duration;
-use kind::{Address, AddressOrOff, Bytes, Count, Kind, Time};
+use kind::{Address, AddressOrOff, Bytes, Count, Kind, Switch, Time};
 
 use crate::policy::{OutOfRange, PolicyPatch};
 
@@ -75,6 +75,9 @@ macro_rules! value_of {
     };
     (Time) => {
         Duration
+    };
+    (Switch) => {
+        bool
     };
     ($count_or_bytes:ident) => {
         usize
@@ -150,6 +153,8 @@ settings! {
     max_pause: Time(ms(0), ms(3_600_000)) = "60s", "0ms to 1h";
     /// How long open batches may go on after SIGTERM.
     drain_grace: Time(ms(0), ms(86_400_000)) = "30s", "0ms to 24h";
+    /// Whether traces carry what calls are given and give back; clipped, and never without this.
+    trace_content: Switch() = "false", "true or false";
 }
 
 /// Where settings come from besides the defaults.

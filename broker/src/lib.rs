@@ -10,7 +10,8 @@
 //! In reading order: `ingest` (messages in, complete calls out) with its `dialect`s and `framing`s (a provider's own stream
 //! in), `answer` (results in that provider's shape), [`decode`] (the same without a broker), `schema` and [`policy`] (what may run),
 //! `catalogue` (name to tool), `batch` (id to result) and its task, `lane` (one tool's queue, limits and workers) and
-//! its lease, `session` (one worker), `registry` (who is here), [`metrics`] (what is counted), [`admin`] (where that is shown), `grpc` (the services), `drain` (the end).
+//! its lease, `session` (one worker), `registry` (who is here), `grpc` (the services), `telemetry` (traces), [`metrics`] (what is
+//! counted), [`admin`] (where that is shown), `drain` (the end).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -46,11 +47,13 @@ pub mod policy;
 mod registry;
 mod schema;
 mod session;
+mod telemetry;
 mod tool_format;
 
 pub use admin::Admin;
 pub use config::Config;
 pub use drain::Shutdown;
+pub use telemetry::{Sampling, Telemetry};
 
 use catalogue::Catalogue;
 use drain::Steps;
@@ -89,24 +92,33 @@ pub enum Error {
     Metrics(String),
 }
 
+/// What a broker has for its operators besides its log. By default nothing.
+#[derive(Debug, Default)]
+pub struct Operations {
+    /// Where its metrics and probes are shown.
+    pub admin: Option<Admin>,
+    /// Where its traces go.
+    pub telemetry: Telemetry,
+}
+
 /// Serves agents and workers on `listener` until `shutdown`.
 ///
 /// Returns once it has drained after `shutdown.drain`, or at once after `shutdown.now`. Dropping the future ends the
 /// server at once too.
 pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
-    run_with_admin(config, listener, None, shutdown).await
+    run_with(config, listener, shutdown, Operations::default()).await
 }
 
-/// The same as [`run`] with an admin port, if there is to be one. It answers until the broker has gone down.
-pub async fn run_with_admin(
+/// The same as [`run`] with what operators want of it. An admin port answers until the broker has gone down.
+pub async fn run_with(
     config: Config,
     listener: TcpListener,
-    admin: Option<Admin>,
     shutdown: Shutdown,
+    operations: Operations,
 ) -> Result<(), Error> {
     // A small reply must not wait for the acknowledgement of the one before it.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    serve_with_admin(config, incoming, admin, shutdown).await
+    serve_with(config, incoming, shutdown, operations).await
 }
 
 /// The same as [`run`] for connections of any kind, such as pipes in memory.
@@ -116,15 +128,15 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    serve_with_admin(config, incoming, None, shutdown).await
+    serve_with(config, incoming, shutdown, Operations::default()).await
 }
 
-/// The same as [`run_with_admin`] for connections of any kind.
-pub async fn serve_with_admin<I, C, E>(
+/// The same as [`run_with`] for connections of any kind.
+pub async fn serve_with<I, C, E>(
     config: Config,
     incoming: I,
-    admin: Option<Admin>,
     shutdown: Shutdown,
+    Operations { admin, telemetry }: Operations,
 ) -> Result<(), Error>
 where
     I: Stream<Item = Result<C, E>>,
@@ -132,7 +144,7 @@ where
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     let metrics = Metrics::new(&config).map_err(|error| Error::Metrics(error.to_string()))?;
-    let broker = Broker::new(config, metrics);
+    let broker = Broker::new(config, metrics, telemetry);
     // However this future ends, nothing that it started goes on.
     let _ended = broker.steps.clone().drop_guards();
     let scrape = broker.scrape.clone();
@@ -186,7 +198,7 @@ struct Broker {
 }
 
 impl Broker {
-    fn new(config: Config, metrics: Arc<Metrics>) -> Self {
+    fn new(config: Config, metrics: Arc<Metrics>, telemetry: Telemetry) -> Self {
         let config = Arc::new(config);
         let steps = Steps::default();
         let (batches, sessions) = (TaskTracker::new(), TaskTracker::new());
@@ -206,6 +218,7 @@ impl Broker {
             batches: Batches::new(config.max_open_batches),
             keys: Arc::new(AtomicU64::new(0)),
             tasks: batches.clone(),
+            telemetry,
             draining: steps.draining.clone(),
             expire: steps.expire.clone(),
         };

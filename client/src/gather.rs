@@ -22,7 +22,7 @@ pub(crate) enum Step {
     /// Nothing that the agent has to know yet.
     More,
     Progress(Progress),
-    Finished(FinishedBatch),
+    Finished(Box<FinishedBatch>),
 }
 
 impl Gather {
@@ -58,7 +58,7 @@ impl Gather {
             }
             Frame::Finished(finished) => {
                 let results = std::mem::take(&mut self.results);
-                Step::Finished(FinishedBatch::new(results, finished)?)
+                Step::Finished(Box::new(FinishedBatch::new(results, finished)?))
             }
         })
     }

@@ -9,11 +9,12 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
 use toolpool_broker::config::{Config, SETTINGS, Sources};
-use toolpool_broker::{Admin, Shutdown};
+use toolpool_broker::{Admin, Operations, Shutdown, Telemetry};
 
 use crate::logging;
 use crate::output::Output;
 use crate::signals::Signals;
+use crate::telemetry::Export;
 
 /// Run the broker that agents and workers dial
 ///
@@ -22,6 +23,8 @@ use crate::signals::Signals;
 ///
 /// Every setting can be given in the file (`max_parallel = 8`), in the environment (`TOOLPOOL_MAX_PARALLEL=8`) or as a flag
 /// (`--max-parallel 8`); a flag wins over the environment, and that over the file.
+///
+/// Traces go to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names; OpenTelemetry's other variables hold too.
 #[derive(Args)]
 pub(crate) struct Broker {
     /// A TOML file of settings, and of policies in tables such as `[tools.search]`
@@ -92,15 +95,20 @@ impl Broker {
             Output::new().line(config.to_toml().trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
+        let export = Export::start("toolpool-broker")?;
+        let telemetry = export.as_ref().map(Export::broker).unwrap_or_default();
         let runtime = runtime(config.threads)?;
-        let code = runtime.block_on(serve(config, self.exit_with_parent));
+        let code = runtime.block_on(serve(config, telemetry, self.exit_with_parent));
         // What is still open then is not waited for.
         runtime.shutdown_background();
+        if let Some(export) = export {
+            export.finish();
+        }
         code
     }
 }
 
-async fn serve(config: Config, exit_with_parent: bool) -> Result<ExitCode> {
+async fn serve(config: Config, telemetry: Telemetry, exit_with_parent: bool) -> Result<ExitCode> {
     let signals = Signals::watch(exit_with_parent)?;
     let listen = config.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {
@@ -122,8 +130,11 @@ async fn serve(config: Config, exit_with_parent: bool) -> Result<ExitCode> {
         now: signals.now.clone(),
     };
     signals
-        .run(toolpool_broker::run_with_admin(
-            config, listener, admin, shutdown,
+        .run(toolpool_broker::run_with(
+            config,
+            listener,
+            shutdown,
+            Operations { admin, telemetry },
         ))
         .await
 }

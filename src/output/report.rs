@@ -54,7 +54,11 @@ impl Output {
             summary.calls,
             human(summary.elapsed)
         );
-        self.line(self.paint.bold(&totals))
+        self.line(self.paint.bold(&totals))?;
+        match &batch.summary.trace_id {
+            Some(trace) => self.line(format!("trace {}", one_line(trace))),
+            None => Ok(()),
+        }
     }
 
     fn errors(&mut self, batch: &FinishedBatch) -> io::Result<()> {

@@ -4,6 +4,7 @@
 #![expect(dead_code, reason = "no test file uses all of it")]
 #![expect(clippy::expect_used, reason = "tests may fail loudly")]
 
+pub(crate) mod collector;
 pub(crate) mod workshop;
 
 use std::io::{BufRead, BufReader, Write};
@@ -24,7 +25,8 @@ pub(crate) fn toolpool() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_toolpool"));
     for (key, _) in std::env::vars_os() {
         // What is set on this machine is no part of the test.
-        if key.to_string_lossy().starts_with("TOOLPOOL_") {
+        let name = key.to_string_lossy();
+        if name.starts_with("TOOLPOOL_") || name.starts_with("OTEL_") {
             command.env_remove(key);
         }
     }
@@ -109,7 +111,12 @@ pub(crate) struct Broker {
 impl Broker {
     /// Starts a broker with further flags, and waits until it listens.
     pub(crate) fn start(flags: &[&str]) -> Self {
-        Self::listen("127.0.0.1:0", flags).expect("the broker listens")
+        Self::start_in(&[], flags)
+    }
+
+    /// The same with variables of its own.
+    pub(crate) fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
+        Self::listen("127.0.0.1:0", environment, flags).expect("the broker listens")
     }
 
     /// Starts a broker where this one was, which has ended.
@@ -117,14 +124,15 @@ impl Broker {
         let address = self.url.trim_start_matches("http://").to_owned();
         // Its port may be another's for a moment: the system lends free ports to whoever dials out.
         eventually("the broker listens again", async || {
-            let again = Self::listen(&address, flags);
+            let again = Self::listen(&address, &[], flags);
             again.map(|broker| *self = broker).is_some()
         })
         .await;
     }
 
-    fn listen(address: &str, flags: &[&str]) -> Option<Self> {
+    fn listen(address: &str, environment: &[(&str, &str)], flags: &[&str]) -> Option<Self> {
         let mut command = toolpool();
+        command.envs(environment.iter().copied());
         command.args(["broker", "--listen", address]);
         command.args(["--admin-listen", "127.0.0.1:0"]).args(flags);
         let mut process = Process::start(command.stdout(Stdio::piped()));

@@ -145,6 +145,18 @@ impl ToolError {
         }
     }
 
+    /// As telemetry has it.
+    pub(crate) fn code_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Failed => "tool_failed",
+            Kind::InvalidArguments(_) => "invalid_arguments",
+            Kind::PermissionDenied => "permission_denied",
+            Kind::RateLimited(_) => "rate_limited",
+            Kind::ResultTooLarge => "result_too_large",
+            Kind::Cancelled => "cancelled",
+        }
+    }
+
     pub(crate) fn into_proto(self) -> proto::CallError {
         let mut error = proto::CallError {
             message: self.message,

@@ -25,6 +25,7 @@ use crate::lane::{Lane, Offer};
 use crate::mailbox::{Address, Mailbox, mailbox};
 use crate::metrics::{self, Metrics};
 use crate::registry::Place;
+use crate::telemetry::{Telemetry, Trace};
 
 mod inbound;
 mod outbound;
@@ -53,6 +54,7 @@ pub(crate) struct Opened {
     pub(crate) rpc_deadline: Option<Instant>,
     pub(crate) config: Arc<Config>,
     pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) telemetry: Telemetry,
     /// Time is up for every batch: the broker is going down.
     pub(crate) expire: CancellationToken,
     pub(crate) out: mpsc::Sender<Result<v1::ExecuteResponse, Status>>,
@@ -92,6 +94,8 @@ pub(crate) struct Task {
     metrics: Arc<Metrics>,
     config: Arc<Config>,
     catalogue: Arc<Catalogue>,
+    telemetry: Telemetry,
+    trace: Option<Arc<Trace>>,
     expire: CancellationToken,
     _place: Place,
 }
@@ -141,9 +145,11 @@ impl Task {
             rpc_deadline,
             config,
             catalogue,
+            telemetry,
             expire,
             out,
         } = opened;
+        let trace = telemetry.trace(open.agent);
         let accepted = Instant::now();
         let time = open
             .deadline
@@ -158,6 +164,7 @@ impl Task {
             max_output_bytes: config.max_batch_bytes,
             deadline: rpc_deadline.map_or(deadline, |rpc| rpc.min(deadline)),
             progress: open.progress,
+            traced: trace.as_ref().is_some_and(|trace| trace.is_recorded()),
         };
         let limits = ingest::Limits {
             calls: config.max_calls_per_batch,
@@ -188,6 +195,8 @@ impl Task {
             metrics,
             config,
             catalogue,
+            telemetry,
+            trace,
             expire,
             _place: place,
         }
@@ -375,6 +384,7 @@ impl Task {
                     number,
                     wait_until,
                     call_deadline,
+                    span,
                 } => {
                     let Some(Some(route)) = self.routes.get(position) else {
                         continue;
@@ -384,6 +394,7 @@ impl Task {
                         number,
                         wait_until,
                         call_deadline,
+                        span,
                     };
                     match route.lane.offer(attempt, now) {
                         Offer::Dispatched(dispatch) => self.dispatched(dispatch),

@@ -1,4 +1,4 @@
-//! How each type of setting is written: numbers, sizes, times, addresses.
+//! How each type of setting is written: numbers, sizes, times, addresses, switches.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -16,6 +16,7 @@ pub(super) struct AddressOrOff;
 pub(super) struct Count;
 pub(super) struct Bytes;
 pub(super) struct Time;
+pub(super) struct Switch;
 
 impl Kind for Address {
     type Value = SocketAddr;
@@ -43,6 +44,19 @@ impl Kind for AddressOrOff {
 
     fn show(value: &Option<SocketAddr>) -> String {
         value.map_or_else(|| "\"off\"".to_owned(), |address| Address::show(&address))
+    }
+}
+
+impl Kind for Switch {
+    type Value = bool;
+    const BLANK: bool = false;
+
+    fn read(text: &str) -> Option<bool> {
+        text.parse().ok()
+    }
+
+    fn show(value: &bool) -> String {
+        value.to_string()
     }
 }
 

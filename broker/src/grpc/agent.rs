@@ -23,6 +23,7 @@ use crate::ingest::TurnEnd;
 use crate::lane::queue::BatchKey;
 use crate::metrics::{Metrics, TurnedAway};
 use crate::registry::{Batches, NoPlace, Room};
+use crate::telemetry::{Telemetry, TraceContext};
 
 /// Packets that may wait for the agent's connection.
 const OUT_PACKETS: usize = 16;
@@ -38,10 +39,28 @@ pub(crate) struct Agents {
     pub(crate) batches: Arc<Batches>,
     pub(crate) keys: Arc<AtomicU64>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) telemetry: Telemetry,
     /// No new batches.
     pub(crate) draining: CancellationToken,
     /// Time is up for open ones.
     pub(crate) expire: CancellationToken,
+}
+
+/// What an RPC's metadata says.
+struct Rpc {
+    /// When the batch must have ended.
+    deadline: Option<Instant>,
+    /// The agent's span.
+    agent: Option<TraceContext>,
+}
+
+impl Rpc {
+    fn of(metadata: &MetadataMap) -> Self {
+        Self {
+            deadline: rpc_deadline(metadata, Instant::now()),
+            agent: TraceContext::of_metadata(metadata),
+        }
+    }
 }
 
 type Out = mpsc::Receiver<Result<v1::ExecuteResponse, Status>>;
@@ -70,13 +89,14 @@ impl Agents {
         room: Room,
         open: v1::Open,
         (first, inbound): (Vec<Step>, Inbound),
-        rpc_deadline: Option<Instant>,
+        rpc: Rpc,
     ) -> Result<Out, Status> {
         if self.draining.is_cancelled() {
             self.metrics.turned_away(TurnedAway::Draining);
             return Err(status::draining());
         }
-        let open = convert::open(open).map_err(|malformed| self.malformed(&malformed))?;
+        let mut open = convert::open(open).map_err(|malformed| self.malformed(&malformed))?;
+        open.agent = rpc.agent.or(open.agent);
         let place = room.open(&open.batch).map_err(|none| self.no_place(none))?;
         let (out, response) = mpsc::channel(OUT_PACKETS);
         self.metrics.batch_started();
@@ -85,9 +105,10 @@ impl Agents {
             open,
             key: BatchKey(self.keys.fetch_add(1, Ordering::Relaxed)),
             place,
-            rpc_deadline,
+            rpc_deadline: rpc.deadline,
             config: Arc::clone(&self.config),
             catalogue: Arc::clone(&self.catalogue),
+            telemetry: self.telemetry.clone(),
             expire: self.expire.clone(),
             out,
         });
@@ -104,7 +125,7 @@ impl BrokerService for Agents {
         &self,
         request: Request<Streaming<v1::ExecuteRequest>>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
-        let rpc_deadline = rpc_deadline(request.metadata(), Instant::now());
+        let rpc = Rpc::of(request.metadata());
         // Before the wait for `open`: streams that say nothing count too.
         let room = self.room()?;
         let mut stream = request.into_inner();
@@ -125,7 +146,7 @@ impl BrokerService for Agents {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|malformed| self.malformed(&malformed))?;
         let inbound = Inbound::Stream(Box::new(stream));
-        let response = self.open(room, open, (first, inbound), rpc_deadline)?;
+        let response = self.open(room, open, (first, inbound), rpc)?;
         Ok(Response::new(Delivery::new(response)))
     }
 
@@ -133,7 +154,7 @@ impl BrokerService for Agents {
         &self,
         request: Request<v1::ExecuteBatchRequest>,
     ) -> Result<Response<v1::ExecuteBatchResponse>, Status> {
-        let rpc_deadline = rpc_deadline(request.metadata(), Instant::now());
+        let rpc = Rpc::of(request.metadata());
         let room = self.room()?;
         let request = request.into_inner();
         let mut first = request
@@ -156,7 +177,7 @@ impl BrokerService for Agents {
                 "open.dialect is for Execute: only a stream can be piped in",
             ));
         }
-        let mut out = self.open(room, open, (first, Inbound::Nothing), rpc_deadline)?;
+        let mut out = self.open(room, open, (first, Inbound::Nothing), rpc)?;
         let mut response = v1::ExecuteBatchResponse::default();
         while let Some(packet) = out.recv().await {
             for frame in packet?.frames {

@@ -11,11 +11,12 @@ use super::Lane;
 use super::queue::BatchKey;
 use super::seat::Seat;
 use crate::call_error::CallError;
-use crate::id::{BatchId, CallId, LeaseId};
+use crate::id::{BatchId, CallId, LeaseId, SpanId};
 use crate::ingest::Position;
 use crate::mailbox::{Address, Undelivered};
 use crate::output::Output;
 use crate::policy::Policy;
+use crate::telemetry::Trace;
 
 /// A complete and valid call.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Call {
     pub(crate) policy: Arc<Policy>,
     /// The batch's mailbox. Its bound leaves room for every notice that can be under way.
     pub(crate) notices: Address<Notice>,
+    /// For the worker.
+    pub(crate) trace: Option<Arc<Trace>>,
 }
 
 impl Call {
@@ -51,6 +54,8 @@ pub(crate) struct Attempt {
     pub(crate) wait_until: Instant,
     /// When the call must have ended.
     pub(crate) call_deadline: Instant,
+    /// Where the batch is traced.
+    pub(crate) span: Option<SpanId>,
 }
 
 /// Where an attempt's waiting went.

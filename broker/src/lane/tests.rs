@@ -148,6 +148,7 @@ impl World {
             idempotency_key: None,
             policy: Arc::clone(policy),
             notices: self.notices.clone(),
+            trace: None,
         });
         let deadline = now + Duration::from_hours(1);
         let attempt = Attempt {
@@ -155,6 +156,7 @@ impl World {
             number: 1,
             wait_until: deadline,
             call_deadline: deadline,
+            span: None,
         };
         let fate = match lane.offer(attempt, now) {
             Offer::Dispatched(dispatch) => {

@@ -25,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use toolpool_broker::{Admin, Config, Error, Shutdown};
+use toolpool_broker::{Admin, Config, Error, Operations, Shutdown, Telemetry};
 use toolpool_proto::v1;
 use tower::util::MapRequest;
 use v1::broker_service_client::BrokerServiceClient;
 
 pub(crate) mod agent;
 pub(crate) mod batch;
+pub(crate) mod spans;
 pub(crate) mod worker;
 
 /// No more than this passes while things are under way.
@@ -67,23 +68,36 @@ impl Broker {
 
     /// With settings of the test's own.
     pub(crate) fn start_with(change: impl FnOnce(&mut Config)) -> Self {
-        Self::start_as(change, None)
+        Self::start_as(change, Operations::default())
     }
 
     /// With an admin port, which is a real one: the clock must not be paused.
     pub(crate) async fn start_with_admin(change: impl FnOnce(&mut Config)) -> (Self, SocketAddr) {
         let admin = Admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
         let address = admin.address().unwrap();
-        (Self::start_as(change, Some(admin)), address)
+        let operations = Operations {
+            admin: Some(admin),
+            ..Operations::default()
+        };
+        (Self::start_as(change, operations), address)
     }
 
-    fn start_as(change: impl FnOnce(&mut Config), admin: Option<Admin>) -> Self {
+    /// The same, and it tells what it does.
+    pub(crate) fn start_telling(telemetry: Telemetry, change: impl FnOnce(&mut Config)) -> Self {
+        let operations = Operations {
+            telemetry,
+            ..Operations::default()
+        };
+        Self::start_as(change, operations)
+    }
+
+    fn start_as(change: impl FnOnce(&mut Config), operations: Operations) -> Self {
         let mut config = Config::default();
         change(&mut config);
         let (connections, incoming) = mpsc::channel(64);
         let shutdown = Shutdown::default();
         let incoming = ReceiverStream::new(incoming);
-        let server = toolpool_broker::serve_with_admin(config, incoming, admin, shutdown.clone());
+        let server = toolpool_broker::serve_with(config, incoming, shutdown.clone(), operations);
         Self {
             connections,
             shutdown,

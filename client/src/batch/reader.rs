@@ -88,7 +88,7 @@ impl BatchReader {
                 match self.gather.take(frame)? {
                     Step::More => {}
                     Step::Progress(progress) => return Ok(Some(progress)),
-                    Step::Finished(finished) => self.finished = Some(finished),
+                    Step::Finished(finished) => self.finished = Some(*finished),
                 }
                 continue;
             }

@@ -113,7 +113,7 @@ impl Task {
                 self.routes.push(None);
             }
             ingest::Event::Duplicate(header) => {
-                self.batch.duplicate(header);
+                self.batch.duplicate(header, now);
                 self.routes.push(None);
             }
             ingest::Event::Complete(position, call) => self.complete(position, call, now),
@@ -261,6 +261,7 @@ impl Task {
             idempotency_key,
             policy: Arc::clone(&revision.policy),
             notices: self.notices.clone(),
+            trace: self.trace.clone(),
         });
         self.routes[position] = Some(Route {
             lane: Arc::clone(&tool.lane),

@@ -9,11 +9,13 @@ use tonic::Status;
 use toolpool_proto::v1;
 use toolpool_proto::v1::batch_frame::Frame;
 
-use super::{End, Task};
+use super::provider::Provider;
+use super::{End, Route, Task};
 use crate::batch::{CallReport, Report};
 use crate::grpc::{PACKET_BYTES, convert};
 use crate::id::BatchId;
 use crate::ingest::dialect::{Answered, Turn};
+use crate::telemetry::{BatchEnd, Finished};
 
 impl Task {
     /// Sends the progress that has come together; a reader that does not keep up misses it.
@@ -38,11 +40,14 @@ impl Task {
             batch,
             provider,
             out,
+            accepted,
             accepted_at,
             metrics,
             catalogue,
             routes,
             config,
+            telemetry,
+            trace,
             ..
         } = self;
         let report = batch.into_report(Instant::now());
@@ -73,6 +78,24 @@ impl Task {
                 ),
             }
         });
+        if let Some(trace) = trace.as_deref().filter(|trace| trace.is_recorded()) {
+            let arguments = |route: Option<Route>| Some(route?.call.arguments.clone());
+            telemetry.finished(&Finished {
+                trace,
+                batch: &id,
+                accepted,
+                accepted_at,
+                report: &report,
+                end: match &end {
+                    End::Finished => BatchEnd::Results,
+                    End::Refused(status) => BatchEnd::Refused(status),
+                    End::Unread => BatchEnd::Unread,
+                },
+                dialect: provider.as_ref().and_then(Provider::dialect),
+                arguments: (config.trace_content)
+                    .then(|| routes.into_iter().map(arguments).collect()),
+            });
+        }
         let packets = match end {
             End::Unread => return,
             End::Refused(status) => vec![Err(status)],
@@ -84,7 +107,12 @@ impl Task {
                 if let Some((turn, _)) = &told {
                     metrics.provider_turn(turn.dialect, turn.end);
                 }
-                packets(&id, accepted_at, report, told)
+                packets(
+                    (&id, trace.and_then(|trace| trace.id_to_tell())),
+                    accepted_at,
+                    report,
+                    told,
+                )
             }
         };
         for packet in packets {
@@ -104,13 +132,16 @@ impl Task {
 
 /// All results and the last frame, in packets of a size that every client takes unless one result alone is larger.
 fn packets(
-    id: &BatchId,
+    (id, trace_id): (&BatchId, Option<String>),
     accepted_at: SystemTime,
     report: Report,
     told: Option<(Turn, v1::Turn)>,
 ) -> Vec<Result<v1::ExecuteResponse, Status>> {
     let (turn, told) = told.unzip();
-    let finished = convert::finished(id, accepted_at, &report, told);
+    let finished = v1::Finished {
+        trace_id,
+        ..convert::finished(id, accepted_at, &report, told)
+    };
     let mut frames = Vec::with_capacity(report.calls.len() + 1);
     let (mut packets, mut bytes) = (Vec::with_capacity(1), 0);
     for (call, of) in in_order(report.calls, turn.as_ref()) {

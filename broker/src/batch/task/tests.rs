@@ -46,6 +46,7 @@ async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
         finish_on_disconnect: false,
         progress: false,
         provider: None,
+        agent: None,
     };
     let place = Batches::new(1).room().unwrap().open(&open.batch).unwrap();
     let task = Task::new(Opened {
@@ -56,6 +57,7 @@ async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
         rpc_deadline: None,
         config,
         catalogue,
+        telemetry: Telemetry::default(),
         expire: CancellationToken::new(),
         out,
     });

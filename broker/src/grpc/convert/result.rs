@@ -54,6 +54,7 @@ pub(crate) fn finished(
         summed_run: Some(to_wire(report.summed_run())),
         duplicates: report.duplicates.iter().map(duplicate).collect(),
         turn,
+        trace_id: None,
     }
 }
 
