@@ -1,6 +1,10 @@
 //! Compiles the protocol with a protobuf compiler written in Rust: no `protoc` has to be installed.
 
 use std::error::Error;
+use std::path::PathBuf;
+use std::{env, fs};
+
+use protox::Compiler;
 
 const FILES: [&str; 3] = [
     "toolpool/v1/types.proto",
@@ -12,7 +16,15 @@ fn main() -> Result<(), Box<dyn Error>> {
     for file in FILES {
         println!("cargo::rerun-if-changed={file}");
     }
-    let descriptors = protox::compile(FILES, ["."])?;
+    let mut compiler = Compiler::new(["."])?;
+    // With its comments, so that a tool which asks a server for its protocol can show the contract too.
+    compiler
+        .include_imports(true)
+        .include_source_info(true)
+        .open_files(FILES)?;
+    let described = PathBuf::from(env::var("OUT_DIR")?).join("toolpool.v1.bin");
+    fs::write(described, compiler.encode_file_descriptor_set())?;
+    let descriptors = compiler.file_descriptor_set();
     tonic_prost_build::configure()
         // Payloads are slices of the receive buffer, never copies of it.
         .bytes(".toolpool.v1")

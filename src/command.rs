@@ -5,6 +5,7 @@ mod call;
 mod demo;
 mod replay;
 mod tools;
+mod wait;
 mod worker;
 
 use std::io::Read;

@@ -4,6 +4,7 @@ mod command;
 mod logging;
 mod output;
 mod signals;
+mod telemetry;
 mod turn;
 
 use std::io;
@@ -38,10 +39,17 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             use io::Write;
-            let _ = writeln!(io::stderr(), "error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {}", joined(&error));
             ExitCode::from(TROUBLE)
         }
     }
+}
+
+/// The error and its causes on one line. A cause that says no more than the one before it is left out.
+fn joined(error: &anyhow::Error) -> String {
+    let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    causes.dedup_by(|cause, before| before.contains(&**cause));
+    causes.join(": ")
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {
@@ -51,4 +59,21 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
             .or_else(|| cause.downcast_ref::<io::Error>().map(io::Error::kind))
     });
     io == Some(io::ErrorKind::BrokenPipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_said_once() {
+        let error = anyhow::anyhow!("Connection refused")
+            .context("tcp connect error: Connection refused")
+            .context("tcp connect error: Connection refused")
+            .context("transport error");
+        let said = "transport error: tcp connect error: Connection refused";
+        assert_eq!(joined(&error), said);
+        let plain = anyhow::anyhow!("no such file").context("cannot read it");
+        assert_eq!(joined(&plain), "cannot read it: no such file");
+    }
 }

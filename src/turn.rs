@@ -6,11 +6,13 @@ mod live;
 mod play;
 
 use std::collections::{BTreeSet, HashSet};
+use std::io;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use serde::Deserialize;
+use tokio::sync::mpsc;
 use toolpool_broker::Config;
 use toolpool_broker::decode::Decoder;
 use toolpool_client::{BatchOptions, Call, TurnEnd};
@@ -29,6 +31,8 @@ pub(crate) struct Turn {
     /// Set: the steps are pieces of a provider's stream. Not set: they are blocks and calls.
     pub(crate) provider: Option<Provider>,
     pub(crate) steps: Vec<TimedStep>,
+    /// The rest of a provider's stream, which goes out as it comes. `None`: the steps are all.
+    pub(crate) rest: Option<mpsc::Receiver<io::Result<Bytes>>>,
 }
 
 /// What is known of a provider's stream before it comes.
@@ -88,8 +92,8 @@ impl Turn {
     /// A turn whose calls are complete from the start.
     pub(crate) fn of_calls(calls: impl IntoIterator<Item = Call>) -> Self {
         Self {
-            provider: None,
             steps: calls.into_iter().map(Step::Call).map(at_once).collect(),
+            ..Self::default()
         }
     }
 
@@ -102,6 +106,7 @@ impl Turn {
             steps: pieces
                 .map(|from| at_once(Step::ProviderData(piece(from))))
                 .collect(),
+            rest: None,
         }
     }
 

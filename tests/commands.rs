@@ -2,6 +2,8 @@
 
 mod support;
 
+use std::process::Stdio;
+
 use rustix::process::Signal;
 use toolpool_client::{BatchOptions, ProgressEvent};
 
@@ -95,6 +97,41 @@ async fn tools_are_printed_for_a_provider() {
 }
 
 #[tokio::test]
+async fn tools_of_a_worker_that_was_just_started_are_waited_for() {
+    // This broker itself waits for no worker.
+    let broker = Broker::start(&["--no-worker-wait", "0ms"]);
+    let early = [
+        &["call", "--json", "calculate", r#"{"expression": "6 * 7"}"#][..],
+        &["tools", "--json"],
+        &["tools", "--format", "openai", "calculate"],
+    ]
+    .map(|arguments| {
+        let mut command = broker.command(arguments);
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().unwrap()
+    });
+    let _worker = broker.demo_worker("w-1", &[]);
+    let [call, tools, named] = early.map(|command| command.wait_with_output().unwrap());
+    assert_eq!(call.status.code(), Some(0), "{}", stdout(&call));
+    assert_eq!(json(&call)["succeeded"], 1);
+    assert_eq!(json(&tools).as_array().unwrap().len(), 11);
+    assert_eq!(named.status.code(), Some(0), "{}", stderr(&named));
+    assert_eq!(json(&named)[0]["function"]["name"], "calculate");
+}
+
+#[test]
+fn a_pool_without_tools_says_so() {
+    let broker = Broker::start(&[]);
+    let (people, machine) = (broker.run(&["tools"]), broker.run(&["tools", "--json"]));
+    assert!(
+        stdout(&people).starts_with("no tools yet"),
+        "{}",
+        stdout(&people)
+    );
+    assert_eq!(stdout(&machine), "[]\n");
+}
+
+#[tokio::test]
 async fn calls_run_as_one_batch() {
     let (broker, _worker) = pool().await;
     let run = broker.run(&[
@@ -134,7 +171,13 @@ async fn a_failing_call_shows_in_the_exit_code_and_costs_its_siblings_nothing() 
         text.contains("✗ call_1 INVALID_ARGUMENTS  effect NOT_STARTED"),
         "{text}"
     );
-    assert!(text.contains("/product: "), "{text}");
+    let violation = "    - /product: 7 is not of type \"string\"\n";
+    assert!(text.contains(violation), "{text}");
+    assert_eq!(
+        text.matches("/product: ").count(),
+        1,
+        "once is enough: {text}"
+    );
     assert!(text.contains("UNKNOWN_TOOL"), "{text}");
     assert!(text.contains("1 of 3 calls succeeded"), "{text}");
 }
@@ -215,6 +258,8 @@ fn a_broker_that_is_not_there_is_said_with_what_to_do() {
         "{}",
         stderr(&run)
     );
+    assert_eq!(stderr(&run).matches("refused").count(), 1);
+    assert_eq!(stderr(&run).matches("tcp connect error").count(), 1);
 }
 
 #[test]

@@ -4,8 +4,9 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::Output;
+use std::process::{Output, Stdio};
 
 use serde_json::{Value, json};
 use support::{Broker, json, shipped, stderr, stdout, toolpool};
@@ -242,6 +243,38 @@ fn a_stream_can_come_from_stdin() {
     assert_eq!(json(&run)["succeeded"], 4, "{}", stderr(&run));
 }
 
+#[tokio::test]
+async fn a_stream_from_stdin_is_played_as_it_comes() {
+    let broker = Broker::start(&[]);
+    let _worker = broker.demo_worker("w-1", &[]);
+    broker.wait_for_workers("calculate", 1).await;
+    let whole = stream(None);
+    let until = "data: {\"type\":\"content_block_stop\",\"index\":2}\n\n";
+    let (first, rest) = whole.split_at(whole.find(until).unwrap() + until.len());
+
+    let mut command = broker.command(&["replay", "-"]);
+    let mut replay = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = replay.stdin.take().unwrap();
+    stdin.write_all(first.as_bytes()).unwrap();
+    let mut said = BufReader::new(replay.stdout.take().unwrap()).lines();
+    let mut ended = said.by_ref().map(Result::unwrap);
+    // The model has not written the rest yet.
+    assert!(ended.any(|line| line.contains("succeeded after")));
+    stdin.write_all(rest.as_bytes()).unwrap();
+    drop(stdin);
+    let text: Vec<_> = said.map(Result::unwrap).collect();
+    assert!(
+        text.iter()
+            .any(|line| line.contains("4 of 4 calls succeeded")),
+        "{text:?}"
+    );
+    assert_eq!(replay.wait().unwrap().code(), Some(0));
+}
+
 #[test]
 fn a_tool_of_the_agents_own_is_passed_over() {
     let local = [
@@ -296,6 +329,9 @@ fn a_stream_that_was_cut_shows_what_must_be_dropped() {
     ] {
         assert!(text.contains(expected), "{expected}: {text}");
     }
+    let run = said(file.path(), &["--stub-tools", "--answer"]);
+    let note = "note: the turn is cut short: the stream ended before the turn did\n";
+    assert_eq!(stderr(&run), note);
     let run = said(file.path(), &["--stub-tools", "--json"]);
     let turn = json(&run)["turn"].take();
     assert_eq!(turn["turn_end"], "TRUNCATED");
@@ -326,6 +362,7 @@ fn what_is_no_providers_stream_is_an_error() {
         let file = file(nothing);
         let run = said(file.path(), &["--stub-tools", "--answer"]);
         assert_eq!(run.status.code(), Some(2), "{}", stderr(&run));
+        assert_eq!(stdout(&run), "", "what is no turn has no answer");
         assert!(
             stderr(&run).contains("name its format with --dialect"),
             "{}",

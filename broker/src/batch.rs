@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::call_error::{CallError, Code, Effect};
-use crate::id::{CallId, LeaseId, WorkerId};
+use crate::call_error::{CallError, Code};
+use crate::id::{CallId, LeaseId, SpanId, WorkerId};
 use crate::ingest::{Header, Position, TurnEnd};
 use crate::lane::lease::{Limit, Waits};
 use crate::lane::queue::Ticket;
@@ -25,9 +25,11 @@ mod report;
 pub(crate) mod task;
 #[cfg(test)]
 mod tests;
+mod tried;
 
 pub(crate) use call::Cut;
 pub(crate) use report::{CallReport, Duplicate, Ledger, Report};
+pub(crate) use tried::{Ended, Tried, first_line};
 
 use call::{Entry, Phase};
 
@@ -42,6 +44,8 @@ pub(crate) struct Rules {
     pub(crate) deadline: Instant,
     /// Whether [`Command::Tell`] is wanted.
     pub(crate) progress: bool,
+    /// Whether each attempt is remembered.
+    pub(crate) traced: bool,
 }
 
 /// What a batch wants done. The first three must be carried out, and answered, before anything else is fed in.
@@ -53,6 +57,8 @@ pub(crate) enum Command {
         number: u32,
         wait_until: Instant,
         call_deadline: Instant,
+        /// Where the batch is traced.
+        span: Option<SpanId>,
     },
     /// Take it out of its lane's queue; answer with `withdrawn`.
     Withdraw { position: Position, ticket: Ticket },
@@ -98,13 +104,15 @@ pub(crate) struct Batch {
     /// Every call before it has its result. Used for strict order only.
     cursor: Position,
     sealed: bool,
+    /// How the turn ended, if somebody said so.
+    turn_end: Option<TurnEnd>,
     /// Set when all that is left was cut off: calls that come after it end at once.
     cut: Option<Cut>,
     output_bytes: usize,
     /// Not later than the first moment at which [`tick`](Self::tick) has something to do.
     next_due: Instant,
     commands: VecDeque<Command>,
-    jitter: fastrand::Rng,
+    random: fastrand::Rng,
 }
 
 impl Batch {
@@ -119,11 +127,12 @@ impl Batch {
             ready: BTreeSet::new(),
             cursor: 0,
             sealed: false,
+            turn_end: None,
             cut: None,
             output_bytes: 0,
             next_due: rules.deadline,
             commands: VecDeque::new(),
-            jitter: fastrand::Rng::new(),
+            random: fastrand::Rng::new(),
         }
     }
 
@@ -145,6 +154,11 @@ impl Batch {
         };
         self.active < self.rules.max_parallel
             && (self.rules.max_parallel > 1 || self.all_ended_before(first))
+    }
+
+    /// Whether [`tick`](Self::tick) would end all of it.
+    pub(crate) fn is_out_of_time(&self, now: Instant) -> bool {
+        now >= self.rules.deadline
     }
 
     /// What is to be done next.
@@ -174,13 +188,14 @@ impl Batch {
     }
 
     /// A block began under a taken id; it takes up a position and nothing else.
-    pub(crate) fn duplicate(&mut self, header: Header) {
+    pub(crate) fn duplicate(&mut self, header: Header, now: Instant) {
         let error = CallError::duplicate_id(&header.id, &header.tool);
         let position = self.table.len();
         self.duplicates.push(Duplicate {
             id: header.id,
             tool: header.tool,
             position,
+            came: now - self.accepted,
             error,
         });
         self.table.push(None);
@@ -238,7 +253,11 @@ impl Batch {
             return;
         };
         if entry.unconfirmed {
-            return self.void(position, "its text grew over a limit", now);
+            return self.void(
+                position,
+                "was never complete: its text grew over a limit",
+                now,
+            );
         }
         if complete && entry.complete.is_none() {
             entry.complete = Some(now);
@@ -256,6 +275,7 @@ impl Batch {
         now: Instant,
     ) {
         self.sealed = true;
+        self.turn_end.get_or_insert(end);
         for &position in unfinished {
             self.void(position, why, now);
         }
@@ -302,7 +322,7 @@ impl Batch {
         self.seal(
             TurnEnd::Truncated,
             &open,
-            "the agent went away before its block was complete",
+            "was never complete: the agent went away before its block was complete",
             now,
         );
     }
@@ -343,6 +363,7 @@ impl Batch {
             .collect();
         Report {
             calls,
+            turn_end: self.turn_end,
             duplicates: self.duplicates,
             elapsed: now - accepted,
         }
@@ -359,6 +380,10 @@ impl Batch {
         match entry.phase {
             Phase::Running { lease, since, .. } if !over && entry.may_try_again() => {
                 entry.ran = Some(now - since);
+                if entry.is_trying() {
+                    let ended = (&entry.cut_error(Cut::CallTime, now)).into();
+                    entry.attempt_ended(ended, now);
+                }
                 self.commands.push_back(Command::Cancel { position, lease });
                 self.pause(position, None, now);
             }
@@ -370,6 +395,12 @@ impl Batch {
     fn cut_off(&mut self, position: Position, cut: Cut, now: Instant) {
         let Some(entry) = self.entry(position) else {
             return;
+        };
+        let cut = match cut {
+            Cut::BatchTime if entry.unconfirmed || matches!(entry.phase, Phase::Filling) => {
+                Cut::Void("was never complete: the time of its batch was over before its block was")
+            }
+            cut => cut,
         };
         // Only its own time may run out before the block is complete, and still be the result in the end.
         entry.unconfirmed &= cut == Cut::CallTime;
@@ -394,11 +425,6 @@ impl Batch {
                 self.commands.push_back(Command::Cancel { position, lease });
                 error
             }
-            Phase::Filling if cut == Cut::BatchTime => CallError::incomplete(
-                &entry.tool,
-                "the time of its batch was over before its block was",
-                Effect::NotStarted,
-            ),
             _ => entry.cut_error(cut, now),
         };
         self.end(position, Err(error), now);
@@ -452,6 +478,7 @@ impl Batch {
     }
 
     fn offer(&mut self, position: Position, now: Instant) {
+        let span = (self.rules.traced).then(|| SpanId::random(&mut self.random));
         let Some(entry) = self.entry(position) else {
             return;
         };
@@ -461,11 +488,13 @@ impl Batch {
         let wait_until = call_deadline.min(now + policy.queue_timeout);
         entry.phase = Phase::Offered;
         let number = entry.attempts + 1;
+        let span = span.inspect(|&span| entry.tried.push(Tried::new(span, number, now)));
         self.commands.push_back(Command::Offer {
             position,
             number,
             wait_until,
             call_deadline,
+            span,
         });
     }
 
@@ -480,6 +509,9 @@ impl Batch {
         self.active -= usize::from(std::mem::take(&mut entry.active));
         self.ready.remove(&position);
         entry.ended.get_or_insert(now);
+        if entry.is_trying() {
+            entry.attempt_ended((&result).into(), now);
+        }
         if entry.unconfirmed {
             entry.phase = Phase::Parked(result);
             return;

@@ -27,6 +27,31 @@ pub(crate) enum Code {
     Internal,
 }
 
+impl Code {
+    /// As telemetry has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::InvalidArguments => "invalid_arguments",
+            Self::UnknownTool => "unknown_tool",
+            Self::NoWorker => "no_worker",
+            Self::Overloaded => "overloaded",
+            Self::RateLimited => "rate_limited",
+            Self::Timeout(_) => "timeout",
+            Self::ToolFailed => "tool_failed",
+            Self::WorkerLost => "worker_lost",
+            Self::OutcomeUnknown => "outcome_unknown",
+            Self::ResultTooLarge => "result_too_large",
+            Self::Cancelled => "cancelled",
+            Self::Aborted => "aborted",
+            Self::Incomplete => "incomplete",
+            Self::TruncatedTurn => "truncated_turn",
+            Self::DuplicateId => "duplicate_id",
+            Self::PermissionDenied => "permission_denied",
+            Self::Internal => "internal",
+        }
+    }
+}
+
 /// Which clock ran out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Scope {
@@ -38,6 +63,18 @@ pub(crate) enum Scope {
     Call,
     /// The batch.
     Batch,
+}
+
+impl Scope {
+    /// As telemetry has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Queue => "queue",
+            Self::Attempt => "attempt",
+            Self::Call => "call",
+            Self::Batch => "batch",
+        }
+    }
 }
 
 /// Whether a failed call may have changed something.
@@ -321,17 +358,19 @@ impl CallError {
         .effect(effect)
     }
 
-    /// A block that never became a call.
+    /// A block that is no call. `what` goes on from the call's name; an early start was of a tool that only reads.
     #[must_use]
-    pub(crate) fn incomplete(tool: &str, why: &str, effect: Effect) -> Self {
-        let what = match effect {
+    pub(crate) fn incomplete(tool: &str, what: &str, effect: Effect, early: bool) -> Self {
+        let ran = match effect {
             Effect::NotStarted => tell(effect),
-            // Only what is read only is started before its block is complete.
+            Effect::Maybe | Effect::Done if early => {
+                "It was started early, since it only reads, and its answer was thrown away."
+            }
             Effect::Maybe | Effect::Done => {
-                "It was started early, since it only reads; its answer was thrown away."
+                "It had been started and may have taken effect; its answer was thrown away."
             }
         };
-        let why = format!("This call of {tool} was never complete: {why}. {what}");
+        let why = format!("This call of {tool} {what}. {ran}");
         Self::new(Code::Incomplete, why).effect(effect).retryable()
     }
 

@@ -1,6 +1,6 @@
 //! The tools: name to lane, and what the newest registration says of each.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::lane::{Lane, LaneContext};
 use crate::policy::{OutOfRange, Policy, PolicyPatch};
 use crate::schema::{self, Schema};
-use crate::tool_format;
+use crate::tool_format::{self, Format};
 
 /// Names that are suggested for an unknown one, and how close they must be.
 const NEAR_NAMES: usize = 3;
@@ -64,6 +64,10 @@ pub(crate) enum Error {
          a letter, a digit or _"
     )]
     Name(String),
+    #[error(
+        "tools[{name}].name is what models know the tool {tool} by; one of the two needs another name"
+    )]
+    Alias { name: Arc<str>, tool: Arc<str> },
     #[error("tools[{0}].description has {1} bytes; permitted are {MAX_DESCRIPTION_BYTES}")]
     Description(Arc<str>, usize),
     #[error("tools[{0}].{1}")]
@@ -82,7 +86,8 @@ pub(crate) struct Catalogue {
     /// Handles only; no guard is ever held over anything but a look-up or an insertion. Entries leave in `make_room`.
     by_name: DashMap<Arc<str>, Arc<Tool>>,
     /// Other names that models know tools by, to the tools' own. What a name leads to follows from the tool's own name
-    /// alone, so an entry is never wrong; those of forgotten tools leave in `make_room`.
+    /// alone, so an entry is never wrong; those of forgotten tools leave in `make_room`, where what they shared with a tool
+    /// that stays becomes that one's.
     by_alias: DashMap<String, Arc<str>>,
     started: Instant,
 }
@@ -113,14 +118,20 @@ impl Catalogue {
         })
     }
 
-    /// What to say of a call of a name that nobody has registered; with names that are close if those are wanted.
-    pub(crate) fn why_unknown(&self, name: &str, suggest: bool) -> CallError {
+    /// What to say of a call of a name that nobody has registered; with names that are close if those are wanted, as a
+    /// model knows them to which tools were listed in this format.
+    pub(crate) fn why_unknown(
+        &self,
+        name: &str,
+        suggest: bool,
+        listed: Option<Format>,
+    ) -> CallError {
         let age = self.started.elapsed();
         if self.config.tools.contains_key(name) {
             return CallError::no_worker(name, age).telling_effect(Effect::NotStarted);
         }
         let near_names = if suggest {
-            self.near_names(name)
+            self.near_names(name, listed)
         } else {
             Vec::new()
         };
@@ -133,7 +144,7 @@ impl Catalogue {
     }
 
     /// Known names that are close, best first.
-    fn near_names(&self, name: &str) -> Vec<String> {
+    fn near_names(&self, name: &str, listed: Option<Format>) -> Vec<String> {
         if name.len() > MAX_NAME_BYTES {
             return Vec::new();
         }
@@ -152,9 +163,19 @@ impl Catalogue {
             .collect();
         near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
         near.into_iter()
+            .filter_map(|(_, name)| match listed {
+                None => Some(name.to_string()),
+                Some(format) => self.listed_name(&name, format),
+            })
             .take(NEAR_NAMES)
-            .map(|(_, name)| name.to_string())
             .collect()
+    }
+
+    /// What a model knows the tool by. None if that is another tool's name: then it was not listed.
+    fn listed_name(&self, tool: &str, format: Format) -> Option<String> {
+        let name = format.name_of(tool);
+        let found = self.find_as_called(&name)?;
+        (**found.lane.tool() == *tool).then(|| name.into_owned())
     }
 
     /// Every tool, sorted by name.
@@ -179,10 +200,31 @@ impl Catalogue {
             .filter(|revised| matches!(revised, Revised::New(_)))
             .count();
         self.make_room(new, &revisions)?;
+        self.check_names(&revisions)?;
         Ok(revisions
             .into_iter()
             .map(|revised| self.install(revised))
             .collect())
+    }
+
+    /// A new tool must not take over the calls of one that models know by its name.
+    fn check_names(&self, revisions: &[Revised]) -> Result<(), Error> {
+        let is_new = |revised: &&Revised| matches!(revised, Revised::New(_));
+        let new: Vec<_> = revisions.iter().filter(is_new).map(Revised::name).collect();
+        let mut beside = HashMap::new();
+        for &tool in &new {
+            beside.extend(tool_format::aliases(tool).map(|alias| (alias, tool)));
+        }
+        for name in new {
+            let known = self.by_alias.get(&**name);
+            let known = known.map(|entry| Arc::clone(entry.value()));
+            if let Some(tool) = known.or_else(|| beside.get(&**name).map(|&tool| Arc::clone(tool)))
+            {
+                let name = Arc::clone(name);
+                return Err(Error::Alias { name, tool });
+            }
+        }
+        Ok(())
     }
 
     fn revise(&self, definition: Definition) -> Result<Revised, Error> {
@@ -277,12 +319,16 @@ impl Catalogue {
     /// Forgets tools that nobody serves if there is no place for so many more.
     fn make_room(&self, more: usize, wanted: &[Revised]) -> Result<(), Error> {
         if self.by_name.len() + more > self.config.max_tools {
-            let wanted: HashSet<&str> = wanted.iter().map(Revised::name).collect();
+            let wanted: HashSet<&str> = wanted.iter().map(|wanted| &**wanted.name()).collect();
             self.by_name
                 .retain(|name, tool| wanted.contains(&**name) || !tool.lane.is_idle());
             // Under this map's guard the other is asked; nowhere is it the other way round.
             self.by_alias
                 .retain(|_, name| self.by_name.contains_key(name));
+            // What a forgotten tool shared with another is that one's now.
+            for tool in self.list() {
+                self.index(tool.lane.tool());
+            }
         }
         if self.by_name.len() + more > self.config.max_tools {
             return Err(Error::TooMany(self.by_name.len()));
@@ -298,7 +344,7 @@ enum Revised {
 }
 
 impl Revised {
-    fn name(&self) -> &str {
+    fn name(&self) -> &Arc<str> {
         match self {
             Self::Same(tool) => tool.lane.tool(),
             Self::Changed(revision) | Self::New(revision) => &revision.definition.name,
@@ -424,16 +470,67 @@ mod tests {
             "it is no name of its own"
         );
         assert!(catalogue.find_as_called("fs_read").is_none());
-        // A tool's own name wins over another's.
-        catalogue.register(vec![definition(&aliases[0])]).unwrap();
-        let own = catalogue.find_as_called(&aliases[0]).unwrap();
-        assert_eq!(**own.lane.tool(), *aliases[0]);
 
         catalogue
             .register(["x", "y"].map(definition).to_vec())
             .unwrap();
         assert!(catalogue.find_as_called(&aliases[0]).is_none());
         assert!(catalogue.by_alias.is_empty(), "forgotten with the tool");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_models_know_another_tool_by_is_refused() {
+        let alias = tool_format::aliases("fs.read").next().unwrap();
+        let refused = |catalogue: &Catalogue, names: &[&str]| {
+            let names = names.iter().map(|name| definition(name)).collect();
+            let error = catalogue.register(names).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!(
+                    "tools[{alias}].name is what models know the tool fs.read by; one of the two needs another name"
+                )
+            );
+        };
+        let catalogue = catalogue(10);
+        refused(&catalogue, &[&alias, "fs.read"]);
+        assert!(catalogue.find("fs.read").is_none(), "all or none");
+        catalogue.register(vec![definition("fs.read")]).unwrap();
+        refused(&catalogue, &["other", &alias]);
+        let found = catalogue.find_as_called(&alias).unwrap();
+        assert_eq!(**found.lane.tool(), *"fs.read");
+    }
+
+    #[tokio::test]
+    async fn a_tool_that_had_its_name_first_keeps_it() {
+        let alias = tool_format::aliases("fs.read").next().unwrap();
+        let catalogue = catalogue(10);
+        catalogue.register(vec![definition(&alias)]).unwrap();
+        // Nothing is taken over: the newcomer is called by its own name, and lists leave it out where they cannot have that.
+        let both = || vec![definition("fs.read"), definition(&alias)];
+        catalogue.register(both()).unwrap();
+        catalogue.register(both()).unwrap();
+        let found = catalogue.find_as_called(&alias).unwrap();
+        assert_eq!(**found.lane.tool(), *alias);
+    }
+
+    #[tokio::test]
+    async fn an_alias_that_two_tools_share_leads_to_the_one_that_is_left() {
+        let [first, second] = ["a.b.c:d/e:f/g:h.i.j.k:l.m", "a.b/c.d/e.f/g.h:i/j:k/l/m"];
+        let shared = tool_format::aliases(second).next().unwrap();
+        assert!(tool_format::aliases(first).any(|alias| alias == shared));
+        let catalogue = catalogue(2);
+        catalogue
+            .register([first, second].map(definition).to_vec())
+            .unwrap();
+        let found = catalogue.find_as_called(&shared).unwrap();
+        assert_eq!(**found.lane.tool(), *first);
+        // The first has to make room.
+        catalogue
+            .register([second, "c"].map(definition).to_vec())
+            .unwrap();
+        assert!(catalogue.find(first).is_none());
+        let found = catalogue.find_as_called(&shared).unwrap();
+        assert_eq!(**found.lane.tool(), *second);
     }
 
     #[tokio::test]
@@ -446,7 +543,7 @@ mod tests {
                     .to_vec(),
             )
             .unwrap();
-        assert_eq!(catalogue.near_names("Search_File")[0], "search_files");
-        assert!(catalogue.near_names("zzz").is_empty());
+        assert_eq!(catalogue.near_names("Search_File", None)[0], "search_files");
+        assert!(catalogue.near_names("zzz", None).is_empty());
     }
 }

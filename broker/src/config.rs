@@ -12,7 +12,7 @@ use std::time::Duration;
 mod kind;
 
 pub use kind::parse_duration;
-use kind::{Address, Bytes, Count, Kind, Time};
+use kind::{Address, AddressOrOff, Bytes, Count, Kind, Switch, Time};
 
 use crate::policy::{OutOfRange, PolicyPatch};
 
@@ -70,8 +70,14 @@ macro_rules! value_of {
     (Address) => {
         SocketAddr
     };
+    (AddressOrOff) => {
+        Option<SocketAddr>
+    };
     (Time) => {
         Duration
+    };
+    (Switch) => {
+        bool
     };
     ($count_or_bytes:ident) => {
         usize
@@ -80,7 +86,7 @@ macro_rules! value_of {
 
 macro_rules! within {
     ($value:ident) => {{
-        let _: &SocketAddr = $value;
+        let _ = $value;
         true
     }};
     ($value:ident, $least:expr, $most:expr) => {
@@ -95,6 +101,8 @@ const fn ms(millis: u64) -> Duration {
 settings! {
     /// The address that agents and workers dial. Keep it on loopback or a private network: there is no authentication.
     listen: Address() = "127.0.0.1:7400", "an address and port, such as 127.0.0.1:7400; port 0 lets the system choose";
+    /// The address for probes, metrics and the log's filter, over plain HTTP. There is no authentication here either.
+    admin_listen: AddressOrOff() = "127.0.0.1:7401", "an address and port (port 0 lets the system choose), or off";
     /// Runtime threads; 1 keeps everything on one thread, which is the fastest up to the load that one core carries.
     threads: Count(1, 64) = "1", "1 to 64 threads";
     /// Calls that one batch may run; those after them get an `OVERLOADED` result.
@@ -123,6 +131,8 @@ settings! {
     max_tools_per_worker: Count(1, 10_000) = "1000", "1 to 10000 tools";
     /// Slots that one worker may register.
     max_slots_per_worker: Count(1, 1_000_000) = "10000", "1 to 1000000 slots";
+    /// Tools with metrics of their own, those with a table in the configuration first; the rest are counted together.
+    max_metric_tools: Count(1, 5_000) = "200", "1 to 5000 tools";
     /// The default of a tool's `call_timeout`: from the moment a call may start to its result.
     call_timeout: Time(ms(1), ms(86_400_000)) = "60s", "1ms to 24h";
     /// The longest that a batch may take.
@@ -143,6 +153,8 @@ settings! {
     max_pause: Time(ms(0), ms(3_600_000)) = "60s", "0ms to 1h";
     /// How long open batches may go on after SIGTERM.
     drain_grace: Time(ms(0), ms(86_400_000)) = "30s", "0ms to 24h";
+    /// Whether traces carry what calls are given and give back; clipped, and never without this.
+    trace_content: Switch() = "false", "true or false";
 }
 
 /// Where settings come from besides the defaults.

@@ -3,7 +3,9 @@
 pub(crate) mod agent;
 pub(crate) mod convert;
 pub(crate) mod delivery;
+pub(crate) mod health;
 mod listing;
+pub(crate) mod reflection;
 pub(crate) mod reset;
 pub(crate) mod status;
 pub(crate) mod worker;

@@ -1,6 +1,7 @@
-//! The names of things: batches, calls, workers, leases.
+//! The names of things: batches, calls, workers, leases, spans.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -73,6 +74,23 @@ pub(crate) struct LeaseId(pub(crate) u64);
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:016x}", self.0)
+    }
+}
+
+/// A span of a trace. None at all takes up no more room than one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SpanId(NonZeroU64);
+
+impl SpanId {
+    /// A new one. Unique in its trace, as far as chance goes.
+    pub(crate) fn random(random: &mut fastrand::Rng) -> Self {
+        Self(NonZeroU64::new(random.u64(1..)).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
+impl From<SpanId> for opentelemetry::trace::SpanId {
+    fn from(id: SpanId) -> Self {
+        Self::from(id.0.get())
     }
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::id::LeaseIds;
+use crate::metrics::{Metrics, ToolSeries};
 use crate::policy::{Policy, Rate};
 
 mod bucket;
@@ -27,7 +28,7 @@ pub(crate) mod tests;
 use lease::{Attempt, Dispatch, Lease, Notice, Refusal, Waits};
 use queue::Ticket;
 use seat::{Order, Seat, SeatKey};
-pub(crate) use state::Cause;
+pub(crate) use state::{Cause, Load};
 use state::{Grant, Offered, State, Todo};
 
 /// One tool's lane.
@@ -37,12 +38,14 @@ pub(crate) struct Lane {
     state: Mutex<State>,
     /// Wakes the timekeeper when its timer moves to an earlier moment.
     sooner: Notify,
+    series: Arc<ToolSeries>,
     context: LaneContext,
 }
 
 /// What all lanes of a broker share.
 #[derive(Clone, Debug)]
 pub(crate) struct LaneContext {
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) leases: Arc<LeaseIds>,
     pub(crate) tasks: TaskTracker,
     pub(crate) shutdown: CancellationToken,
@@ -64,6 +67,7 @@ pub(crate) enum Offer {
 impl Lane {
     pub(crate) fn new(tool: Arc<str>, context: LaneContext) -> Arc<Self> {
         let now = Instant::now();
+        let series = context.metrics.tool(&tool);
         Arc::new_cyclic(|me| Self {
             tool,
             state: Mutex::new(State::new(
@@ -73,6 +77,7 @@ impl Lane {
                 now,
             )),
             sooner: Notify::new(),
+            series,
             context,
         })
     }
@@ -80,6 +85,16 @@ impl Lane {
     /// The name of the tool.
     pub(crate) fn tool(&self) -> &Arc<str> {
         &self.tool
+    }
+
+    /// Where the tool's calls are counted.
+    pub(crate) fn series(&self) -> &Arc<ToolSeries> {
+        &self.series
+    }
+
+    /// How busy the lane is.
+    pub(crate) fn load(&self) -> Load {
+        self.state.lock().load(Instant::now())
     }
 
     /// Workers that serve the tool.

@@ -10,7 +10,8 @@
 //! In reading order: `ingest` (messages in, complete calls out) with its `dialect`s and `framing`s (a provider's own stream
 //! in), `answer` (results in that provider's shape), [`decode`] (the same without a broker), `schema` and [`policy`] (what may run),
 //! `catalogue` (name to tool), `batch` (id to result) and its task, `lane` (one tool's queue, limits and workers) and
-//! its lease, `session` (one worker), `registry` (who is here), `grpc` (the services), `drain` (the end).
+//! its lease, `session` (one worker), `registry` (who is here), `grpc` (the services), `telemetry` (traces), [`metrics`] (what is
+//! counted), [`admin`] (where that is shown), `drain` (the end).
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, StreamExt};
-use tokio_util::task::TaskTracker;
+use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpIncoming};
@@ -27,6 +28,7 @@ use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 use tower::util::MapRequestLayer;
 
+pub mod admin;
 mod answer;
 mod batch;
 mod call_error;
@@ -39,22 +41,28 @@ mod id;
 mod ingest;
 mod lane;
 mod mailbox;
+pub mod metrics;
 mod output;
 pub mod policy;
 mod registry;
 mod schema;
 mod session;
+mod telemetry;
 mod tool_format;
 
+pub use admin::Admin;
 pub use config::Config;
 pub use drain::Shutdown;
+pub use telemetry::{Sampling, Telemetry};
 
 use catalogue::Catalogue;
 use drain::Steps;
 use grpc::agent::Agents;
+use grpc::health::Health;
 use grpc::worker::WorkerPool;
 use id::LeaseIds;
 use lane::LaneContext;
+use metrics::{Metrics, Scrape};
 use registry::{Batches, Workers};
 use session::SessionContext;
 
@@ -72,17 +80,45 @@ const KEEPALIVE: Duration = Duration::from_secs(20);
 
 /// Why the broker could not serve.
 #[derive(Debug, thiserror::Error)]
-#[error("the server failed: {0}")]
-pub struct Error(#[from] tonic::transport::Error);
+pub enum Error {
+    /// The listener or a connection's server failed.
+    #[error("the server failed: {0}")]
+    Server(#[from] tonic::transport::Error),
+    /// The protocol's own description, which reflection gives out, is broken.
+    #[error("the protocol cannot be described: {0}")]
+    Description(#[from] tonic_reflection::server::Error),
+    /// The metrics' instruments cannot be made.
+    #[error("the broker cannot count what it does: {0}")]
+    Metrics(String),
+}
+
+/// What a broker has for its operators besides its log. By default nothing.
+#[derive(Debug, Default)]
+pub struct Operations {
+    /// Where its metrics and probes are shown.
+    pub admin: Option<Admin>,
+    /// Where its traces go.
+    pub telemetry: Telemetry,
+}
 
 /// Serves agents and workers on `listener` until `shutdown`.
 ///
 /// Returns once it has drained after `shutdown.drain`, or at once after `shutdown.now`. Dropping the future ends the
 /// server at once too.
 pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), Error> {
+    run_with(config, listener, shutdown, Operations::default()).await
+}
+
+/// The same as [`run`] with what operators want of it. An admin port answers until the broker has gone down.
+pub async fn run_with(
+    config: Config,
+    listener: TcpListener,
+    shutdown: Shutdown,
+    operations: Operations,
+) -> Result<(), Error> {
     // A small reply must not wait for the acknowledgement of the one before it.
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
-    serve(config, incoming, shutdown).await
+    serve_with(config, incoming, shutdown, operations).await
 }
 
 /// The same as [`run`] for connections of any kind, such as pipes in memory.
@@ -92,9 +128,27 @@ where
     C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
     E: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let broker = Broker::new(config);
+    serve_with(config, incoming, shutdown, Operations::default()).await
+}
+
+/// The same as [`run_with`] for connections of any kind.
+pub async fn serve_with<I, C, E>(
+    config: Config,
+    incoming: I,
+    shutdown: Shutdown,
+    Operations { admin, telemetry }: Operations,
+) -> Result<(), Error>
+where
+    I: Stream<Item = Result<C, E>>,
+    C: AsyncRead + AsyncWrite + Connected + Unpin + Send + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let metrics = Metrics::new(&config).map_err(|error| Error::Metrics(error.to_string()))?;
+    let broker = Broker::new(config, metrics, telemetry);
     // However this future ends, nothing that it started goes on.
     let _ended = broker.steps.clone().drop_guards();
+    let scrape = broker.scrape.clone();
+    let _admin = admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(scrape))));
     let incoming = incoming.then(|accepted| async {
         let accepted = accepted.map_err(Into::into);
         if let Err(error) = &accepted {
@@ -106,21 +160,26 @@ where
     // A connection may have as many streams as there may be batches, and its other calls besides.
     let streams = broker.config.max_open_batches.saturating_add(OTHER_STREAMS);
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
+    let (health, health_service) = Health::serving().await;
+    let routes = broker.routes().add_service(health_service);
+    let routes = grpc::reflection::add_to(routes)?;
     let serve = Server::builder()
         .max_concurrent_streams(streams)
         .http2_keepalive_interval(Some(KEEPALIVE))
         .layer(MapRequestLayer::new(grpc::reset::is_no_half_close))
-        .add_routes(broker.routes())
+        .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, broker.steps.sessions.clone().cancelled_owned());
     let drain = broker.drain(shutdown.drain);
+    let health = health.follow(broker.steps.draining.clone(), broker.steps.sessions.clone());
+    let drain = async { tokio::join!(drain, health) };
     tokio::pin!(serve);
     tokio::select! {
-        served = &mut serve => return served.map_err(Error),
-        () = drain => {}
+        served = &mut serve => return served.map_err(Error::Server),
+        _ = drain => {}
         () = shutdown.now.cancelled() => return Ok(()),
     }
     tokio::select! {
-        served = serve => served.map_err(Error),
+        served = serve => served.map_err(Error::Server),
         () = tokio::time::sleep(CLOSING_TIME) => Ok(()),
         () = shutdown.now.cancelled() => Ok(()),
     }
@@ -135,14 +194,16 @@ struct Broker {
     sessions: TaskTracker,
     agents: Agents,
     workers: WorkerPool,
+    scrape: Scrape,
 }
 
 impl Broker {
-    fn new(config: Config) -> Self {
+    fn new(config: Config, metrics: Arc<Metrics>, telemetry: Telemetry) -> Self {
         let config = Arc::new(config);
         let steps = Steps::default();
         let (batches, sessions) = (TaskTracker::new(), TaskTracker::new());
         let lanes = LaneContext {
+            metrics: Arc::clone(&metrics),
             leases: Arc::new(LeaseIds::new()),
             tasks: sessions.clone(),
             shutdown: steps.sessions.clone(),
@@ -151,15 +212,24 @@ impl Broker {
         };
         let catalogue = Arc::new(Catalogue::new(Arc::clone(&config), lanes));
         let agents = Agents {
+            metrics: Arc::clone(&metrics),
             config: Arc::clone(&config),
             catalogue: Arc::clone(&catalogue),
             batches: Batches::new(config.max_open_batches),
             keys: Arc::new(AtomicU64::new(0)),
             tasks: batches.clone(),
+            telemetry,
             draining: steps.draining.clone(),
             expire: steps.expire.clone(),
         };
+        let scrape = Scrape {
+            metrics: Arc::clone(&metrics),
+            catalogue: Arc::clone(&catalogue),
+            batches: Arc::clone(&agents.batches),
+            draining: steps.draining.clone(),
+        };
         let context = SessionContext {
+            metrics,
             config: Arc::clone(&config),
             catalogue,
             draining: steps.draining.clone(),
@@ -178,6 +248,7 @@ impl Broker {
             sessions,
             agents,
             workers,
+            scrape,
         }
     }
 

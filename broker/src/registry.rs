@@ -107,6 +107,11 @@ impl Batches {
         })
     }
 
+    /// Batches that are open.
+    pub(crate) fn open(&self) -> usize {
+        self.open.len()
+    }
+
     /// Room for one more batch, before it is known which.
     pub(crate) fn room(self: &Arc<Self>) -> Result<Room, NoPlace> {
         let room = Arc::clone(&self.room).try_acquire_owned();

@@ -25,6 +25,7 @@ use crate::id::{InstanceId, LeaseId, WorkerId};
 use crate::lane::lease::{Ending, Lease};
 use crate::lane::seat::{Order, Seat, SeatKey};
 use crate::mailbox::Mailbox;
+use crate::metrics::{Left, Metrics, Presence, WorkerState};
 
 mod link;
 mod outbox;
@@ -62,6 +63,7 @@ pub(crate) struct Joining {
 /// What a session needs of the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionContext {
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: Arc<Config>,
     pub(crate) catalogue: Arc<Catalogue>,
     /// The broker takes no new batches.
@@ -91,6 +93,7 @@ pub(crate) struct Session {
     /// The worker takes no new calls.
     worker_drains: bool,
     told_of_drain: bool,
+    presence: Presence,
     context: SessionContext,
 }
 
@@ -104,8 +107,8 @@ enum Event {
     Shutdown,
 }
 
-/// Why a session is over, for the log.
-type Reason = &'static str;
+/// Why a session is over: for the metrics, and for the log.
+type Reason = (Left, &'static str);
 
 impl Session {
     /// A session for a worker that nobody knows yet. On an error the worker has been told.
@@ -122,6 +125,7 @@ impl Session {
             ..
         } = &joining.register;
         let (seat, orders) = Seat::new(key, worker.clone(), *slots);
+        let presence = context.metrics.worker_came(Arc::clone(&seat));
         let mut session = Self {
             worker: worker.clone(),
             instance: instance.clone(),
@@ -138,6 +142,7 @@ impl Session {
             next_beat: Instant::now() + context.config.beat_interval,
             worker_drains: false,
             told_of_drain: false,
+            presence,
             context,
         };
         session.attach(joining).then_some(session)
@@ -177,14 +182,21 @@ impl Session {
                 if let Some(refusal) = status::unreadable(&error) {
                     // The worker would send it again after a reconnect; once its leases are revoked it does not.
                     self.refuse_link(refusal);
-                    return ControlFlow::Break("the worker sent what cannot be read");
+                    return ControlFlow::Break((
+                        Left::Refused,
+                        "the worker sent what cannot be read",
+                    ));
                 }
-                self.detach(&error.to_string());
+                self.detach(error.message());
             }
-            Event::FromWorker(None) => return ControlFlow::Break("the worker closed its stream"),
+            Event::FromWorker(None) => {
+                return ControlFlow::Break((Left::Closed, "the worker closed its stream"));
+            }
             Event::Orders => self.carry_out_orders(),
             Event::Joining(Some(joining)) => return self.joining(*joining),
-            Event::Joining(None) => return ControlFlow::Break("the broker forgot the worker"),
+            Event::Joining(None) => {
+                return ControlFlow::Break((Left::Shutdown, "the broker forgot the worker"));
+            }
             Event::Room => self.outbox.resume(),
             Event::Time => return self.tick(Instant::now()),
             Event::Draining => {
@@ -195,7 +207,7 @@ impl Session {
                 // The worker must know which outcomes have arrived.
                 self.outbox.do_not_delay_acks();
                 self.flush();
-                return ControlFlow::Break("the broker is going down");
+                return ControlFlow::Break((Left::Shutdown, "the broker is going down"));
             }
         }
         ControlFlow::Continue(())
@@ -210,14 +222,14 @@ impl Session {
         self.heard = Instant::now();
         if packet.frames.len() > PACKET_FRAMES {
             self.refuse_link(status::too_many_frames(packet.frames.len()));
-            return ControlFlow::Break("the worker broke the protocol");
+            return ControlFlow::Break((Left::Refused, "the worker broke the protocol"));
         }
         for frame in packet.frames {
             match convert::worker_frame(frame) {
                 Ok(frame) => self.frame(frame),
                 Err(malformed) => {
                     self.refuse_link(Status::invalid_argument(malformed.to_string()));
-                    return ControlFlow::Break("the worker broke the protocol");
+                    return ControlFlow::Break((Left::Refused, "the worker broke the protocol"));
                 }
             }
         }
@@ -251,6 +263,7 @@ impl Session {
                 self.orders.collect_ready(&mut self.unread);
                 self.carry_out_orders();
                 self.worker_drains = true;
+                self.presence.set(WorkerState::Draining);
                 self.outbox
                     .push(v1::pool_frame::Frame::DrainAck(v1::DrainAck {}));
                 self.outbox.do_not_delay_acks();
@@ -262,9 +275,18 @@ impl Session {
         // Acknowledged even if nobody waits for it, or the worker would send it for ever.
         self.outbox.ack(id, self.heard);
         let Some(lease) = self.leases.remove(&id) else {
+            self.context.metrics.outcome_fenced();
             tracing::debug!(worker.id = %self.worker, lease.id = %id, "outcome fenced off: its lease has ended");
             return;
         };
+        if lease.is_fenced() {
+            self.context.metrics.outcome_fenced();
+            let call = lease.call();
+            tracing::debug!(
+                worker.id = %self.worker, lease.id = %id, batch.id = %call.batch, call.id = %call.id,
+                "outcome fenced off: its batch has ended the lease"
+            );
+        }
         let ending = self.within_limits(&lease, ending);
         if let Ending::Failed(CallError {
             code: call_error::Code::RateLimited,
@@ -337,18 +359,24 @@ impl Session {
         let config = &self.context.config;
         if self.outbound.is_none() {
             if now >= self.heard + config.reconnect_grace {
-                return ControlFlow::Break("the worker did not come back in time");
+                return ControlFlow::Break((Left::Lost, "the worker did not come back in time"));
             }
             return ControlFlow::Continue(());
         }
         let patience =
             config.beat_interval * u32::try_from(config.missed_beats).unwrap_or(u32::MAX);
         if now >= self.heard + patience {
-            self.refuse_link(Status::deadline_exceeded(
-                "no sign of life for too many beats",
-            ));
+            self.context.metrics.beat_missed();
+            if let Some(outbound) = &self.outbound {
+                let late = Status::deadline_exceeded("no sign of life for too many beats");
+                let _ = outbound.try_send(Err(late));
+            }
             self.detach("beats were missed");
         } else if now >= self.next_beat {
+            // A quarter more: the worker's beats have their own time to travel.
+            if now > self.heard + config.beat_interval + config.beat_interval / 4 {
+                self.context.metrics.beat_missed();
+            }
             self.next_beat = now + self.context.config.beat_interval;
             // What waits in a stalled outbox shows as well as a beat that we live, and must not grow with time.
             if !self.outbox.is_stalled() {
@@ -384,6 +412,9 @@ impl Session {
         let now = Instant::now();
         while self.outbox.has_packet(now) {
             let Ok(room) = outbound.try_reserve() else {
+                if !self.outbox.is_stalled() {
+                    self.context.metrics.worker_stalled();
+                }
                 self.outbox.stall();
                 return;
             };
@@ -393,7 +424,7 @@ impl Session {
 
     fn refuse_link(&self, status: Status) {
         if let Some(outbound) = &self.outbound {
-            refuse(outbound, status);
+            refuse(&self.worker, outbound, status);
         }
     }
 
@@ -403,7 +434,8 @@ impl Session {
         }
     }
 
-    fn leave(self, reason: Reason) {
+    fn leave(self, (left, reason): Reason) {
+        self.context.metrics.worker_left(left);
         tracing::info!(
             worker.id = %self.worker, leases.lost = self.leases.len(), drained = self.worker_drains, reason,
             "worker left"
@@ -423,8 +455,8 @@ impl Drop for Session {
     }
 }
 
-fn refuse(outbound: &Outbound, status: Status) {
-    tracing::warn!(code = ?status.code(), reason = status.message(), "worker refused");
+fn refuse(worker: &WorkerId, outbound: &Outbound, status: Status) {
+    tracing::warn!(worker.id = %worker, code = ?status.code(), reason = status.message(), "worker refused");
     // A full link drops the reason; the stream ends all the same.
     let _ = outbound.try_send(Err(status));
 }

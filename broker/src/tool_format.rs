@@ -1,9 +1,10 @@
 //! The catalogue as a provider's `tools` value. Plain code.
 //!
-//! What a provider does not permit in a name or a schema is changed, since one bad tool has the whole request refused.
-//! A tool is declared from its own definition alone: whatever else is in the catalogue, its text stays the same, and
-//! with it the provider's prompt cache.
+//! What a provider does not permit in a name, a description or a schema is changed, since one bad tool has the whole
+//! request refused. A tool is declared from its own definition alone: whatever else is in the catalogue, its text stays
+//! the same, and with it the provider's prompt cache.
 
+mod description;
 mod json;
 mod name;
 mod schema;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use crate::catalogue::Definition;
+use crate::ingest::dialect::Dialect;
 use json::Json;
 
 pub(crate) use name::aliases;
@@ -42,8 +44,8 @@ pub(crate) enum Format {
 pub(crate) struct Declared {
     /// What the model knows it by.
     pub(crate) name: String,
-    /// What its schema lost, as `path: what`.
-    pub(crate) schema_changes: Vec<String>,
+    /// What was left out or changed, as `path: what`.
+    pub(crate) changes: Vec<String>,
     /// One element of the list.
     json: Vec<u8>,
 }
@@ -51,17 +53,36 @@ pub(crate) struct Declared {
 impl Declared {
     /// About what it has on the wire.
     pub(crate) fn about_bytes(&self) -> usize {
-        let changes = self.schema_changes.iter().map(String::len);
+        let changes = self.changes.iter().map(String::len);
         self.json.len() + self.name.len() + changes.sum::<usize>()
     }
 }
 
 impl Format {
+    /// The format of the tools that such a stream's calls are of.
+    pub(crate) fn of(dialect: Dialect) -> Self {
+        match dialect {
+            Dialect::Anthropic => Self::Anthropic,
+            // Any provider may be behind a UI: what all of them permit.
+            Dialect::OpenAiChat | Dialect::VercelUi => Self::OpenAiChat,
+            Dialect::OpenAiResponses => Self::OpenAiResponses,
+            Dialect::Gemini => Self::Gemini,
+            Dialect::Bedrock => Self::Bedrock,
+            Dialect::Cohere => Self::Cohere,
+            Dialect::Ollama => Self::Ollama,
+        }
+    }
+
     /// The tool in this format.
     pub(crate) fn declare(self, tool: &Definition) -> Declared {
         let name = self.name_of(&tool.name);
-        let (parameters, schema_changes) = schema::adapt(self, &tool.input_schema);
-        let description = Some(&*tool.description).filter(|text| !text.trim().is_empty());
+        let (parameters, mut changes) = schema::adapt(self, &tool.input_schema);
+        let mut description = Some(&*tool.description).filter(|text| !text.trim().is_empty());
+        let clipped = description.and_then(|text| description::clip(self, text));
+        if let Some(clipped) = &clipped {
+            description = Some(&clipped.text);
+            changes.insert(0, clipped.change.clone());
+        }
         let function = Function {
             name: &name,
             description,
@@ -71,7 +92,7 @@ impl Format {
         let json = self.element(function).unwrap_or_default();
         Declared {
             name: name.into_owned(),
-            schema_changes,
+            changes,
             json,
         }
     }

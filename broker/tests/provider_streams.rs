@@ -236,6 +236,7 @@ async fn in_chat_a_closed_object_starts_what_only_reads() {
     agent
         .events(&[chat::delta(2, "\n"), chat::finish("tool_calls")])
         .await;
+    agent.seal().await;
     for call in worker.assignments(2).await {
         worker.answer(&call, "done").await;
     }
@@ -279,6 +280,7 @@ async fn what_was_started_early_is_cancelled_if_more_follows() {
         .await;
     assert_eq!(worker.cancel().await, early[0].lease_id);
     agent.events(&[chat::finish("tool_calls")]).await;
+    agent.seal().await;
     let batch = agent.finished().await.unwrap();
     for id in ["call_a", "call_b"] {
         expect(
@@ -461,6 +463,7 @@ async fn results_go_back_under_the_providers_ids_even_if_those_are_useless() {
             chat::finish("tool_calls"),
         ])
         .await;
+    agent.data("data: [DONE]\n\n").await;
     for (call, text) in worker.assignments(3).await.iter().zip(["1", "2", "3"]) {
         worker.answer(call, text).await;
     }
@@ -642,7 +645,178 @@ async fn a_tool_is_known_by_the_name_that_its_provider_permits() {
     agent.events(&anthropic::end("tool_use")).await;
     let batch = agent.finished().await.unwrap();
     assert_eq!(&batch.result("toolu_1").tool, name);
-    // Whoever does not pipe a provider's stream knows tools by their own names.
-    let plain = broker.run(&[("a", name, "{}")]).await;
-    assert!(plain.succeeded().is_empty());
+    // And to an agent that assembles blocks by itself too.
+    let plain = broker.agent().await;
+    plain.call("a", name, "{}").await;
+    assert_eq!(worker.assignment().await.tool, "files.read");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_speaks_again_after_its_silence_still_gets_its_batch() {
+    let broker = Broker::start_with(|config| config.call_timeout = seconds(500));
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent
+        .events(&anthropic::call(0, "toolu_1", "look_up"))
+        .await;
+    agent
+        .events(&[anthropic::start(1, "toolu_2", "look_up")])
+        .await;
+    let call = worker.assignment().await;
+    tokio::time::sleep(seconds(130)).await;
+    agent.events(&[anthropic::delta(1, "{}")]).await;
+    agent.seal().await;
+    settle().await;
+    worker.answer(&call, "found").await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.succeeded(), ["toolu_1"]);
+    assert_eq!(dropped(batch.turn()), [("toolu_2", DropReason::Incomplete)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_its_agent_calls_cut_runs_no_side_effects() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Gemini)).await;
+    // Some models say STOP with every chunk, so only the end of the stream decides; and the agent says it was cut.
+    let part = json!({"functionCall": {"name": "send", "args": {}}});
+    let candidate = json!({"content": {"parts": [part]}, "finishReason": "STOP"});
+    agent.events(&[json!({"candidates": [candidate]})]).await;
+    agent.seal_as(v1::TurnEnd::Truncated).await;
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.turn().turn_end(), v1::TurnEnd::Truncated);
+    assert_eq!(
+        batch.error(&batch.results[0].id).code(),
+        ErrorCode::TruncatedTurn
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_mid_stream_drops_what_is_open_and_says_so() {
+    let broker = Broker::start();
+    let open = v1::Open {
+        deadline: Some(support::wire(seconds(5))),
+        ..piped(Dialect::OpenaiChat)
+    };
+    let (mut worker, agent) = look_up_and_send(&broker, open).await;
+    agent
+        .events(&[
+            chat::start(0, "call_early", "look_up"),
+            chat::delta(0, r#"{"q": 1}"#),
+        ])
+        .await;
+    agent
+        .events(&[
+            chat::start(1, "call_open", "look_up"),
+            chat::delta(1, r#"{"q"#),
+        ])
+        .await;
+    worker.assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.elapsed(), seconds(5));
+    for id in ["call_early", "call_open"] {
+        assert_eq!(batch.error(id).code(), ErrorCode::Incomplete);
+    }
+    assert_eq!(batch.turn().dropped.len(), 2);
+    assert_eq!(batch.answer(), json!([]));
+    let error = batch.turn().error.as_deref().unwrap();
+    assert!(error.contains("time of the batch"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn names_that_are_close_are_those_that_the_model_knows() {
+    let broker = Broker::start();
+    let _worker = broker.worker("w", 9, [read_only("files.read")]).await;
+    tokio::time::sleep(seconds(10)).await;
+    let agent = broker.agent_with(piped(Dialect::Anthropic)).await;
+    agent
+        .events(&anthropic::call(0, "toolu_1", "files_read"))
+        .await;
+    agent.events(&anthropic::end("tool_use")).await;
+    let batch = agent.finished().await.unwrap();
+    let error = batch.error("toolu_1");
+    assert_eq!(error.near_names, ["files_read_059c287d"]);
+    assert!(error.message.contains("files_read_059c287d"), "{error:?}");
+    let plain = broker.run(&[("a", "files_read", "{}")]).await;
+    assert_eq!(plain.error("a").near_names, ["files.read"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_without_arguments_does_not_start_before_more_shows_that_it_was_whole() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Cohere)).await;
+    let call = json!({"id": "put_1", "function": {"name": "put", "arguments": ""}});
+    let start =
+        json!({"type": "tool-call-start", "index": 0, "delta": {"message": {"tool_calls": call}}});
+    agent
+        .events(&[start, json!({"type": "tool-call-end", "index": 0})])
+        .await;
+    worker.expect_no_assignment().await;
+    let end = json!({"type": "message-end", "delta": {"finish_reason": "MAX_TOKENS"}});
+    agent.events(&[end]).await;
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(dropped(batch.turn()), [("put_1", DropReason::Incomplete)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_local_call_that_never_became_one_is_dropped_too() {
+    let broker = Broker::start();
+    let open = v1::Open {
+        local_tools: vec!["mine".to_owned()],
+        ..piped(Dialect::Anthropic)
+    };
+    let (_worker, agent) = look_up_and_send(&broker, open).await;
+    agent.events(&anthropic::call(0, "toolu_1", "mine")).await;
+    agent
+        .events(&[
+            anthropic::start(1, "toolu_2", "mine"),
+            anthropic::delta(1, r#"{"q"#),
+        ])
+        .await;
+    agent.events(&anthropic::end("max_tokens")).await;
+    let batch = agent.finished().await.unwrap();
+    let turn = batch.turn();
+    let ids: Vec<_> = turn
+        .not_ours
+        .iter()
+        .map(|call| call.provider_id())
+        .collect();
+    assert_eq!(ids, ["toolu_1"]);
+    assert_eq!(turn.dropped[0].provider_id(), "toolu_2");
+    assert_eq!(turn.dropped[0].id, "");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_live_call_is_not_dropped_under_the_id_of_a_dead_one() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    for _ in 0..2 {
+        agent.events(&[anthropic::message_start()]).await;
+        agent
+            .events(&anthropic::call(0, "toolu_1", "look_up"))
+            .await;
+        let call = worker.assignment().await;
+        worker.answer(&call, "found").await;
+    }
+    agent.events(&anthropic::end("tool_use")).await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.turn().dropped, []);
+    let answer = batch.answer();
+    assert_eq!(answer[0]["content"].as_array().unwrap().len(), 1);
+    assert_eq!(answer[0]["content"][0]["tool_use_id"], "toolu_1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_event_may_have_been_anything_so_nothing_that_changes_things_runs() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent.events(&anthropic::call(0, "toolu_1", "send")).await;
+    agent
+        .data("data: {\"type\":\"content_block_start\",\"index\":1,\"content_bl\n\n")
+        .await;
+    agent.data(sse(&anthropic::end("tool_use"))).await;
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
+    assert!(batch.turn().error().contains("could not be read"));
 }

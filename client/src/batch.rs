@@ -15,6 +15,7 @@ use v1::agent_frame::Frame;
 
 pub use self::reader::BatchReader;
 pub use self::writer::{BatchWriter, Over};
+use crate::Dialect;
 use crate::call::Call;
 use crate::error::Error;
 use crate::finished::FinishedBatch;
@@ -43,7 +44,7 @@ pub struct Batch {
 
 impl Batch {
     pub(crate) fn new(
-        batch_id: String,
+        accepted: v1::Accepted,
         frames: mpsc::Sender<Frame>,
         incoming: Streaming<v1::ExecuteResponse>,
         first: vec::IntoIter<v1::BatchFrame>,
@@ -52,7 +53,7 @@ impl Batch {
         let over = CancellationToken::new();
         Self {
             writer: BatchWriter::new(frames, over.clone(), resets.0),
-            reader: BatchReader::new(batch_id, incoming, first, over.drop_guard(), resets.1),
+            reader: BatchReader::new(accepted, incoming, first, over.drop_guard(), resets.1),
             kept: VecDeque::new(),
         }
     }
@@ -61,6 +62,13 @@ impl Batch {
     #[must_use]
     pub fn id(&self) -> &str {
         self.reader.id()
+    }
+
+    /// What the broker takes the provider's stream for, as far as it has said so in what was read. With
+    /// [`Dialect::Auto`](crate::Dialect::Auto) that is told as soon as the stream has shown it.
+    #[must_use]
+    pub fn dialect(&self) -> Option<Dialect> {
+        self.reader.dialect()
     }
 
     /// Whether the finished batch has come, so that writing more is of no use.

@@ -176,10 +176,10 @@ impl Client {
             Err(status) => return Err(not_accepted(status, ours_may_linger)),
         };
         let mut first = packet.frames.into_iter();
-        let batch_id =
+        let accepted =
             gather::accepted(first.next()).map_err(|error| Failure::Final(error.into()))?;
         Ok(Batch::new(
-            batch_id,
+            accepted,
             frames,
             incoming,
             first,

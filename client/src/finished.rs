@@ -37,6 +37,8 @@ pub struct Summary {
     pub summed_run: Duration,
     /// Calls that came under an id which was taken, and were not run.
     pub duplicates: Vec<DuplicateCall>,
+    /// What to look for where traces are kept. `None`: the broker did not trace the batch, and it came with no context.
+    pub trace_id: Option<String>,
 }
 
 /// A call that was not run, since its id was taken.
@@ -129,6 +131,7 @@ impl TryFrom<v1::Finished> for Summary {
                 .ok_or(ProtocolError::Missing("finished.accepted_at"))?,
             elapsed: required("finished.elapsed", finished.elapsed)?,
             summed_run: required("finished.summed_run", finished.summed_run)?,
+            trace_id: finished.trace_id,
         })
     }
 }

@@ -3,6 +3,7 @@
 use toolpool_proto::v1;
 use v1::batch_frame::Frame;
 
+use crate::Dialect;
 use crate::error::ProtocolError;
 use crate::finished::FinishedBatch;
 use crate::progress::Progress;
@@ -12,6 +13,7 @@ use crate::result::CallResult;
 #[derive(Debug, Default)]
 pub(crate) struct Gather {
     results: Vec<CallResult>,
+    dialect: Option<Dialect>,
 }
 
 /// What a frame comes to.
@@ -20,10 +22,21 @@ pub(crate) enum Step {
     /// Nothing that the agent has to know yet.
     More,
     Progress(Progress),
-    Finished(FinishedBatch),
+    Finished(Box<FinishedBatch>),
 }
 
 impl Gather {
+    /// What the broker takes the provider's stream for, as far as it has said so.
+    pub(crate) fn dialect(&self) -> Option<Dialect> {
+        self.dialect
+    }
+
+    pub(crate) fn note(&mut self, dialect: Option<i32>) {
+        self.dialect = dialect
+            .map(|dialect| Dialect::try_from(dialect).unwrap_or_default())
+            .or(self.dialect);
+    }
+
     /// Takes the next frame after `accepted`. After [`Step::Finished`] there is none.
     pub(crate) fn take(&mut self, frame: v1::BatchFrame) -> Result<Step, ProtocolError> {
         // A frame that this client does not know is to be skipped.
@@ -32,7 +45,10 @@ impl Gather {
         };
         Ok(match frame {
             // Said again once a stream has shown what it is.
-            Frame::Accepted(_) => Step::More,
+            Frame::Accepted(accepted) => {
+                self.note(accepted.dialect);
+                Step::More
+            }
             Frame::Progress(progress) => {
                 Progress::parse(progress)?.map_or(Step::More, Step::Progress)
             }
@@ -42,16 +58,16 @@ impl Gather {
             }
             Frame::Finished(finished) => {
                 let results = std::mem::take(&mut self.results);
-                Step::Finished(FinishedBatch::new(results, finished)?)
+                Step::Finished(Box::new(FinishedBatch::new(results, finished)?))
             }
         })
     }
 }
 
-/// The id in the first frame of an answer.
-pub(crate) fn accepted(frame: Option<v1::BatchFrame>) -> Result<String, ProtocolError> {
+/// The first frame of an answer.
+pub(crate) fn accepted(frame: Option<v1::BatchFrame>) -> Result<v1::Accepted, ProtocolError> {
     match frame.and_then(|frame| frame.frame) {
-        Some(Frame::Accepted(accepted)) => Ok(accepted.batch_id),
+        Some(Frame::Accepted(accepted)) => Ok(accepted),
         _ => Err(ProtocolError::NotAccepted),
     }
 }

@@ -72,6 +72,8 @@ pub struct BatchOptions {
     progress: bool,
     dialect: Option<Dialect>,
     local_tools: Vec<String>,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
 }
 
 impl BatchOptions {
@@ -126,6 +128,22 @@ impl BatchOptions {
         self
     }
 
+    /// The agent's span as a W3C `traceparent`: the batch becomes its child. The current context of OpenTelemetry is not
+    /// looked up; whoever has one writes it down here. Not set, or malformed: the batch begins a trace of its own, if its
+    /// broker traces.
+    #[must_use]
+    pub fn traceparent(mut self, context: impl Into<String>) -> Self {
+        self.traceparent = Some(context.into());
+        self
+    }
+
+    /// The W3C `tracestate` that belongs to [`BatchOptions::traceparent`]; it is passed on as it is.
+    #[must_use]
+    pub fn tracestate(mut self, state: impl Into<String>) -> Self {
+        self.tracestate = Some(state.into());
+        self
+    }
+
     pub(crate) fn has_batch_id(&self) -> bool {
         self.batch_id.is_some()
     }
@@ -146,6 +164,8 @@ impl BatchOptions {
             progress: self.progress,
             dialect: self.dialect.map(Into::into),
             local_tools: self.local_tools.clone(),
+            traceparent: self.traceparent.clone(),
+            tracestate: self.tracestate.clone(),
         }
     }
 }

@@ -20,8 +20,8 @@ pub struct ProviderTools {
     pub adaptations: Vec<Adaptation>,
 }
 
-/// What a provider does not permit in a tool's name or schema. The broker knows a tool by its changed name too, and always
-/// holds arguments against the whole schema.
+/// What a provider does not permit in a tool's name, description or schema. The broker knows a tool by its changed name
+/// too, and always holds arguments against the whole schema.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Adaptation {
@@ -29,8 +29,8 @@ pub struct Adaptation {
     pub tool: String,
     /// The name that the model knows it by. Empty: it was left out.
     pub name: String,
-    /// What was left out of its schema or changed in it, as `path: what`.
-    pub schema_changes: Vec<String>,
+    /// What was left out or changed, as `path: what`. A path with `/` in front is a JSON Pointer into the schema.
+    pub changes: Vec<String>,
 }
 
 /// What has come of it, page by page.
@@ -111,7 +111,7 @@ impl From<v1::Adaptation> for Adaptation {
         Self {
             tool: adaptation.tool,
             name: adaptation.name,
-            schema_changes: adaptation.schema_changes,
+            changes: adaptation.changes,
         }
     }
 }

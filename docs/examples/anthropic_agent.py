@@ -18,13 +18,13 @@ def run(client, stub, question):
                 for event in stream:
                     if event.type.startswith(("message_", "content_block_")):  # The rest is the SDK's, made of these.
                         turn.event(event.model_dump_json())
-                message = stream.get_final_message()
-            finished = turn.finish()
+            finished = turn.finish(paused=["pause_turn"])
+        message = stream.get_final_message()
         dropped = {call.provider_id for call in finished.dropped}
         content = [block for block in message.content if block.type != "tool_use" or block.id not in dropped]
         messages.append({"role": "assistant", "content": content})
         answer = json.loads(finished.answer)
-        if not answer:
+        if not answer and finished.stop_reason != "pause_turn":
             return "".join(block.text for block in content if block.type == "text")
         messages += answer
 

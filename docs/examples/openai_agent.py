@@ -1,4 +1,6 @@
-"""An agent over OpenAI Chat Completions; Toolpool runs its tools. Usage: openai_agent.py HOST:PORT QUESTION"""
+"""An agent over OpenAI Chat Completions; Toolpool runs its tools. Usage: openai_agent.py HOST:PORT QUESTION
+
+For OpenAI, and servers whose streams have an id and an integer index for each call, as the SDK's own reader needs."""
 
 import json
 import sys

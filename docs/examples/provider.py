@@ -2,6 +2,7 @@
 back. On a loopback port, which it prints. For `check`."""
 
 import http.server
+import itertools
 import json
 import pathlib
 import time
@@ -17,11 +18,13 @@ def recorded(name):
 
 
 class Anthropic:
-    """A turn with calls; then, when their results are there, a turn with text that repeats them."""
+    """A turn with calls; then, when their results are there, a turn with text that repeats them. To some questions the turn
+    is cut."""
 
     stream, events = recorded("anthropic.sse")
     blocks = [event["content_block"] for event in events if event["type"] == "content_block_start"]
     calls = {block["id"]: block["name"] for block in blocks if block["type"] == "tool_use"}
+    first = next(at for at, event in enumerate(events) if "id" in event.get("content_block", ()))
 
     def declared(self, tool):
         return tool["name"], tool["input_schema"]
@@ -37,12 +40,15 @@ class Anthropic:
         expect(all(block["type"] == "tool_result" for block in user["content"]), "results come first")
         return [(block["tool_use_id"], block["content"]) for block in user["content"]]
 
-    def text(self, text):
+    def text(self, text, reason="end_turn"):
         yield from self.events[:1]
         yield {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}
         yield {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
         yield {"type": "content_block_stop", "index": 0}
-        yield {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 9}}
+        yield from self.end(reason)
+
+    def end(self, reason="max_tokens"):
+        yield {"type": "message_delta", "delta": {"stop_reason": reason}, "usage": {"output_tokens": 9}}
         yield {"type": "message_stop"}
 
     def framed(self, event):
@@ -56,6 +62,7 @@ class OpenAi:
     deltas = [choice["delta"] for event in events for choice in event["choices"]]
     begun = [call for delta in deltas for call in delta.get("tool_calls", ()) if "id" in call]
     calls = {call["id"]: call["function"]["name"] for call in begun}
+    first = next(at for at, delta in enumerate(deltas) if "tool_calls" in delta)
 
     def declared(self, tool):
         return tool["function"]["name"], tool["function"]["parameters"]
@@ -72,8 +79,14 @@ class OpenAi:
         return [(message["tool_call_id"], message["content"]) for message in rest]
 
     def text(self, text):
-        for delta, finish in ({"role": "assistant", "content": text}, None), ({}, "stop"):
-            yield {**self.events[0], "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
+        yield self.chunk({"role": "assistant", "content": text})
+        yield from self.end("stop")
+
+    def end(self, reason="length"):
+        yield self.chunk({}, reason)
+
+    def chunk(self, delta, reason=None):
+        return {**self.events[0], "choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
 
     def framed(self, event):
         return f"data: {json.dumps(event)}\n\n"
@@ -93,7 +106,17 @@ def answer(provider, request):
     declared = dict(provider.declared(tool) for tool in request["tools"])
     expect(set(provider.calls.values()) <= declared.keys(), f"the model would call tools that are not there: {declared}")
     expect(all(schema["type"] == "object" for schema in declared.values()), "a tool's parameters are an object")
-    results = provider.results(request["messages"])
+    messages = request["messages"]
+    if messages[0]["content"] == "pause":
+        roles = [message["role"] for message in messages]
+        expect(roles in (["user"], ["user", "assistant"]), "a turn that paused goes on where it was")
+        said = provider.text("First half.", "pause_turn") if len(roles) == 1 else provider.text("Second half.")
+        return map(provider.framed, said)
+    results = provider.results(messages)
+    if results is None and messages[0]["content"] == "limit":  # In the middle of the first call.
+        return itertools.chain(provider.stream[: provider.first + 2], map(provider.framed, provider.end()))
+    if results is None and messages[0]["content"] == "break":  # Before the first call.
+        return provider.stream[: provider.first]
     if results is None:
         return provider.stream
     missing = provider.calls.keys() - dict(results)

@@ -11,3 +11,6 @@
 pub mod v1 {
     tonic::include_proto!("toolpool.v1");
 }
+
+/// The protocol's description, as server reflection gives it out: a serialised `google.protobuf.FileDescriptorSet`.
+pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/toolpool.v1.bin"));

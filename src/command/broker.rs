@@ -1,5 +1,6 @@
 //! `toolpool broker`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,19 +8,23 @@ use anyhow::{Context, Result};
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use tokio::net::TcpListener;
 use tokio::runtime::{Builder, Runtime};
-use toolpool_broker::Shutdown;
 use toolpool_broker::config::{Config, SETTINGS, Sources};
+use toolpool_broker::{Admin, Operations, Shutdown, Telemetry};
 
+use crate::logging;
 use crate::output::Output;
 use crate::signals::Signals;
+use crate::telemetry::Export;
 
 /// Run the broker that agents and workers dial
 ///
-/// Prints `listening on ADDRESS` on stdout once it does. SIGTERM or SIGINT drains it: no new batch is taken, open ones may
+/// Prints `listening on ADDRESS` on stdout once it does, and `admin listening on ADDRESS` for probes and metrics. SIGTERM or SIGINT drains it: no new batch is taken, open ones may
 /// finish. A second signal ends it at once, with 128 and the signal's number as its exit code.
 ///
 /// Every setting can be given in the file (`max_parallel = 8`), in the environment (`TOOLPOOL_MAX_PARALLEL=8`) or as a flag
 /// (`--max-parallel 8`); a flag wins over the environment, and that over the file.
+///
+/// Traces go to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names; OpenTelemetry's other variables hold too.
 #[derive(Args)]
 pub(crate) struct Broker {
     /// A TOML file of settings, and of policies in tables such as `[tools.search]`
@@ -90,15 +95,20 @@ impl Broker {
             Output::new().line(config.to_toml().trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
+        let export = Export::start("toolpool-broker")?;
+        let telemetry = export.as_ref().map(Export::broker).unwrap_or_default();
         let runtime = runtime(config.threads)?;
-        let code = runtime.block_on(serve(config, self.exit_with_parent));
+        let code = runtime.block_on(serve(config, telemetry, self.exit_with_parent));
         // What is still open then is not waited for.
         runtime.shutdown_background();
+        if let Some(export) = export {
+            export.finish();
+        }
         code
     }
 }
 
-async fn serve(config: Config, exit_with_parent: bool) -> Result<ExitCode> {
+async fn serve(config: Config, telemetry: Telemetry, exit_with_parent: bool) -> Result<ExitCode> {
     let signals = Signals::watch(exit_with_parent)?;
     let listen = config.listen;
     let listener = TcpListener::bind(listen).await.with_context(|| {
@@ -107,14 +117,39 @@ async fn serve(config: Config, exit_with_parent: bool) -> Result<ExitCode> {
     let address = listener
         .local_addr()
         .context("the listener has no address")?;
-    Output::new().line(format!("listening on {address}"))?;
+    let admin = admin(config.admin_listen).await?;
+    let mut output = Output::new();
+    output.line(format!("listening on {address}"))?;
+    if let Some(admin) = &admin {
+        let address = admin.address().context("the admin port has no address")?;
+        // Whoever has read the first line may have stopped reading.
+        let _ = output.line(format!("admin listening on {address}"));
+    }
     let shutdown = Shutdown {
         drain: signals.drain.clone(),
         now: signals.now.clone(),
     };
     signals
-        .run(toolpool_broker::run(config, listener, shutdown))
+        .run(toolpool_broker::run_with(
+            config,
+            listener,
+            shutdown,
+            Operations { admin, telemetry },
+        ))
         .await
+}
+
+async fn admin(listen: Option<SocketAddr>) -> Result<Option<Admin>> {
+    let Some(listen) = listen else {
+        return Ok(None);
+    };
+    let admin = Admin::bind(listen).await.with_context(|| {
+        format!(
+            "cannot listen on {listen}, which is admin_listen; choose another address with --admin-listen (port 0 lets \
+             the system choose), or have none with --admin-listen off"
+        )
+    })?;
+    Ok(Some(admin.with_log(logging::control())))
 }
 
 /// One thread runs everything on the thread that waits for it, which saves the wake-ups between threads.

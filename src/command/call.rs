@@ -8,11 +8,13 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use toolpool_client::{BatchOptions, Call as ClientCall, Error, FinishedBatch};
 
-use super::{BrokerAddress, parse_duration, read_bounded};
+use super::{BrokerAddress, parse_duration, read_bounded, wait};
 use crate::output::{Output, json};
 use crate::turn::{Pace, Turn, Watch, play};
 
 /// Run tool calls as one batch
+///
+/// Tools that no worker has brought yet are waited for, up to 3 s.
 ///
 /// The exit code is 0 if every call succeeded, 1 if one failed, and 2 if the batch could not be run.
 #[derive(Args)]
@@ -51,13 +53,18 @@ impl Call {
             options = options.max_parallel(calls);
         }
         let client = self.broker.connect().await?;
+        let named = self.calls.iter().step_by(2);
+        let all_there = |tools: &Vec<_>| named.clone().all(|name| wait::has(tools, name));
+        // A name that still is not there is the broker's to judge.
+        let tools = wait::until(async || client.tools().await, all_there).await;
+        tools.map_err(|error| self.broker.explain(error))?;
         let mut output = Output::new();
         let watch = if self.json {
             Watch::Nothing
         } else {
             Watch::Status
         };
-        let played = play(&client, options, &turn, Pace::Max, &mut output, watch).await;
+        let played = play(&client, options, turn, Pace::Max, &mut output, watch).await;
         let batch = played.map_err(|error| explain(&self.broker, error))?.batch;
         if self.json {
             output.json(&json::batch(&batch))?;

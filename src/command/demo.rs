@@ -63,7 +63,7 @@ impl Demo {
 
         let title = "TURN 1  The model asks for six things at once. Each call starts while it still writes the next.";
         let first = self
-            .play(&client, title, &script::first_turn(), &tools, &mut output)
+            .play(&client, title, script::first_turn(), &tools, &mut output)
             .await?;
 
         let supplier = script::supplier(&first.batch)
@@ -81,7 +81,7 @@ impl Demo {
             .play(
                 &client,
                 title,
-                &script::second_turn(&supplier),
+                script::second_turn(&supplier),
                 &tools,
                 &mut output,
             )
@@ -97,7 +97,7 @@ impl Demo {
         &self,
         client: &Client,
         title: &str,
-        turn: &Turn,
+        turn: Turn,
         tools: &[Tool],
         output: &mut Output,
     ) -> Result<Played> {

@@ -9,13 +9,13 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail, ensure};
 use clap::Args;
-use toolpool_client::{BatchOptions, Client, FinishedBatch};
+use toolpool_client::{BatchOptions, Client, FinishedBatch, Turn as ProviderTurn, TurnEnd};
 
 use self::own_broker::OwnBroker;
 use self::stubs::Stubs;
 use super::BrokerAddress;
 use super::call::{exit_code, explain};
-use crate::output::{Output, json};
+use crate::output::{Output, json, note};
 use crate::turn::{Dialect, Pace, Turn, Watch, play};
 
 /// Play a recorded turn of a model, or a provider's stream
@@ -27,7 +27,8 @@ use crate::turn::{Dialect, Pace, Turn, Watch, play};
 /// anthropic.ndjson.
 ///
 /// Anything else is taken for a provider's stream as it came over HTTP, or as one JSON event a line; there is an example in
-/// docs/examples/anthropic.sse. It has no times, and goes out as fast as the broker takes it.
+/// docs/examples/anthropic.sse. It has no times, and goes out as fast as it can be read and the broker
+/// takes it.
 ///
 /// The exit code is 0 if every call succeeded (and if there is none), 1 if one failed or the stream broke off, and 2 if the
 /// batch could not be run or nothing tells what the stream is.
@@ -35,7 +36,8 @@ use crate::turn::{Dialect, Pace, Turn, Watch, play};
 pub(crate) struct Replay {
     #[command(flatten)]
     broker: BrokerAddress,
-    /// The recording or the stream; `-` reads stdin
+    /// The recording or the stream; `-` reads stdin. A provider's stream from there is played as it comes, unless stubs are
+    /// wanted: then it is read to its end first, to know the tools
     file: PathBuf,
     /// The format of a provider's stream [default: a recorded turn is known by the `at` of its first line, and anything else is
     /// `auto`]
@@ -62,7 +64,7 @@ pub(crate) struct Replay {
 
 impl Replay {
     pub(super) async fn run(self) -> Result<ExitCode> {
-        let mut turn = input::read(&self.file, self.dialect)?;
+        let mut turn = input::read(&self.file, self.dialect, self.stub_tools)?;
         self.check(&mut turn)?;
         let own = if self.stub_tools && self.broker.broker.is_none() {
             Some(OwnBroker::start().await?)
@@ -79,13 +81,17 @@ impl Replay {
             None
         };
         let mut output = Output::new();
-        let played = self.play(&client, &turn, &mut output).await;
+        let played = self.play(&client, turn, &mut output).await;
         if let Some(stubs) = stubs {
             stubs.leave().await;
         }
         let batch = played.map_err(|error| explain(broker, error))?;
-        self.show(&batch, &mut output)?;
-        ended(&batch)
+        let ended = ended(&batch);
+        // Whoever takes an answer from stdin must not take one of nothing.
+        if !(self.answer && ended.is_err()) {
+            self.show(&batch, &mut output)?;
+        }
+        ended
     }
 
     /// Whether the flags are of any use with the turn; takes up what they say of it.
@@ -108,7 +114,7 @@ impl Replay {
     async fn play(
         &self,
         client: &Client,
-        turn: &Turn,
+        turn: Turn,
         output: &mut Output,
     ) -> Result<FinishedBatch> {
         let watch = if self.json || self.answer {
@@ -126,7 +132,10 @@ impl Replay {
             output.json(&json::batch(batch))?;
         } else if self.answer {
             match &batch.turn {
-                Some(turn) => output.json_text(&turn.answer)?,
+                Some(turn) => {
+                    output.json_text(&turn.answer)?;
+                    note_cut(turn);
+                }
                 None => bail!("the broker says nothing of the provider's turn: it is too old"),
             }
         } else {
@@ -139,6 +148,17 @@ impl Replay {
             }
         }
         Ok(())
+    }
+}
+
+/// For whoever sees the answer alone: an empty one of a turn that was cut does not say that nothing is due.
+fn note_cut(turn: &ProviderTurn) {
+    let why = turn.error.as_ref().or(turn.stop_reason.as_ref());
+    if turn.end != TurnEnd::Complete {
+        note(&format!(
+            "the turn is cut short: {}",
+            why.map_or("nothing says why", |why| why)
+        ));
     }
 }
 

@@ -7,10 +7,12 @@ use anyhow::Result;
 use clap::{Args, ValueEnum};
 use toolpool_client::{Adaptation, Dialect, Effects, Tool};
 
-use super::BrokerAddress;
+use super::{BrokerAddress, wait};
 use crate::output::{Output, Table, json, one_line};
 
 /// List the tools that can be called
+///
+/// While there are none, or a NAME is missing, it waits for them, up to 3 s.
 #[derive(Args)]
 pub(crate) struct Tools {
     #[command(flatten)]
@@ -20,7 +22,7 @@ pub(crate) struct Tools {
     json: bool,
     /// Print the JSON value of the `tools` field of a provider's request (Bedrock: of `toolConfig.tools`)
     ///
-    /// What a provider does not permit in a name or a schema is changed; stderr says what.
+    /// What a provider does not permit in a name, a description or a schema is changed; stderr says what.
     #[arg(long, value_name = "PROVIDER", conflicts_with = "json")]
     format: Option<Format>,
     /// Only these tools [default: all]
@@ -67,8 +69,7 @@ impl Tools {
             return self.for_provider(format.into()).await;
         }
         let client = self.broker.connect().await?;
-        let tools = client
-            .tools()
+        let tools = wait::until(async || client.tools().await, |tools| !tools.is_empty())
             .await
             .map_err(|error| self.broker.explain(error))?;
         let mut output = Output::new();
@@ -87,8 +88,8 @@ impl Tools {
     /// Fails if a tool that was asked for is not there: whoever reads stdout alone would not notice.
     async fn for_provider(&self, format: Dialect) -> Result<ExitCode> {
         let client = self.broker.connect().await?;
-        let tools = client
-            .provider_tools(format, &self.names)
+        let listed = async || client.provider_tools(format, &self.names).await;
+        let tools = wait::until(listed, |listed| self.all_there(&listed.tools))
             .await
             .map_err(|error| self.broker.explain(error))?;
         Output::new().json_text(&tools.json)?;
@@ -107,19 +108,23 @@ impl Tools {
         }
         Ok(code)
     }
+
+    fn all_there(&self, listed: &[String]) -> bool {
+        !listed.is_empty() && self.names.iter().all(|name| listed.contains(name))
+    }
 }
 
 fn note(stderr: &mut io::Stderr, adaptation: &Adaptation) -> io::Result<()> {
     let Adaptation {
         tool,
         name,
-        schema_changes,
+        changes,
         ..
     } = adaptation;
     if !name.is_empty() && name != tool {
         writeln!(stderr, "{tool}: the model knows it as {name}")?;
     }
-    schema_changes
+    changes
         .iter()
         .try_for_each(|change| writeln!(stderr, "{tool}: {change}"))
 }

@@ -10,11 +10,14 @@ use toolpool_worker::{Shutdown, Worker as PoolWorker, demo, exec};
 
 use super::{BrokerAddress, parse_duration};
 use crate::signals::Signals;
+use crate::telemetry::Export;
 
 /// Run a worker, which serves tools
 ///
 /// SIGTERM or SIGINT drains it: it takes no new call and leaves when the broker has the outcomes of those that run. A second
 /// signal ends it at once, with 128 and the signal's number as its exit code.
+///
+/// Traces go to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names; OpenTelemetry's other variables hold too.
 #[derive(Args)]
 pub(crate) struct Worker {
     #[command(subcommand)]
@@ -94,6 +97,10 @@ impl Worker {
             .version(env!("CARGO_PKG_VERSION"))
             .build()?;
 
+        let export = Export::start("toolpool-worker")?;
+        if let Some(export) = &export {
+            export.install();
+        }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .enable_all()
             .build()
@@ -108,6 +115,9 @@ impl Worker {
         });
         // A tool that blocks its thread is not waited for.
         runtime.shutdown_background();
+        if let Some(export) = export {
+            export.finish();
+        }
         code
     }
 }

@@ -32,6 +32,9 @@ pub(crate) fn batch(batch: &FinishedBatch) -> Value {
     if let Some(of) = &batch.turn {
         fields["turn"] = turn(of);
     }
+    if let Some(trace) = &summary.trace_id {
+        fields["trace_id"] = json!(trace);
+    }
     fields
 }
 

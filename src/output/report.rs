@@ -2,10 +2,13 @@
 
 use std::io;
 
-use toolpool_client::{CallError, Content, FinishedBatch, Output as ToolOutput};
+use toolpool_client::{CallError, Content, FinishedBatch, Output as ToolOutput, Violation};
 
 use super::table::Cell;
-use super::{Output, Paint, Table, human, json, one_line};
+use super::{Output, Paint, Table, cut, human, json, one_line};
+
+/// The most of an error's message that the table has; it is there in full below.
+const MESSAGE_IN_TABLE: usize = 48;
 
 impl Output {
     /// The results as a table, the errors in full, and the chart. With `full`, every output in full too.
@@ -16,7 +19,7 @@ impl Output {
                 Ok(output) => (Cell::painted("ok", Paint::green), output.to_string()),
                 Err(error) => (
                     Cell::painted(json::code_name(error.code), Paint::red),
-                    error.message.clone(),
+                    in_short(&error.message),
                 ),
             };
             table.row([
@@ -51,7 +54,11 @@ impl Output {
             summary.calls,
             human(summary.elapsed)
         );
-        self.line(self.paint.bold(&totals))
+        self.line(self.paint.bold(&totals))?;
+        match &batch.summary.trace_id {
+            Some(trace) => self.line(format!("trace {}", one_line(trace))),
+            None => Ok(()),
+        }
     }
 
     fn errors(&mut self, batch: &FinishedBatch) -> io::Result<()> {
@@ -67,8 +74,12 @@ impl Output {
             let head = format!("✗ {} {}", one_line(id), json::code_name(error.code));
             let head = self.paint.red(&head);
             self.line(format!("{head}  {}", facts(error)))?;
-            self.line(format!("    {}", one_line(&error.message)))?;
-            for violation in &error.violations {
+            for line in error.message.lines() {
+                self.line(format!("    {}", one_line(line)))?;
+            }
+            // The broker's own message lists them, for the model.
+            let listed = |violation: &&Violation| error.message.contains(&violation.message);
+            for violation in error.violations.iter().filter(|of| !listed(of)) {
                 let path = if violation.path.is_empty() {
                     "(the arguments)"
                 } else {
@@ -97,6 +108,11 @@ impl Output {
         }
         Ok(())
     }
+}
+
+/// The beginning of a message.
+fn in_short(message: &str) -> String {
+    cut(&one_line(message), MESSAGE_IN_TABLE)
 }
 
 /// An output as people read it: JSON over several lines.

@@ -1,9 +1,12 @@
 //! Plays a turn to a broker, at its pace, and waits for the finished batch.
 
+use std::io;
 use std::str::FromStr;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use bytes::Bytes;
+use tokio::sync::mpsc;
 use tokio::time::{Instant, interval, sleep_until};
 use toolpool_client::{BatchOptions, BatchWriter, Client, FinishedBatch, Over, Progress, TurnEnd};
 
@@ -46,17 +49,19 @@ pub(crate) struct Played {
     pub(crate) wrote: Duration,
 }
 
-/// Opens a batch and plays the turn to it. A turn without a seal is sealed as complete at its end.
+/// Opens a batch and plays the turn to it. A turn without a seal is sealed as complete at its end. If the rest of it
+/// cannot be read, the stream is reset: the turn is given up.
 pub(crate) async fn play(
     client: &Client,
     options: BatchOptions,
-    turn: &Turn,
+    turn: Turn,
     pace: Pace,
     output: &mut Output,
     watch: Watch,
 ) -> Result<Played> {
-    enum Event<'a> {
-        Due(Option<&'a TimedStep>),
+    enum Event {
+        Due(Option<TimedStep>),
+        Came(Option<io::Result<Bytes>>),
         Told(Option<Progress>),
         Tick,
     }
@@ -70,7 +75,10 @@ pub(crate) async fn play(
     // Until it is sealed, or the broker has finished first.
     let mut writer = Some(writer);
     let mut wrote = Duration::ZERO;
-    let mut steps = turn.steps.iter().peekable();
+    let Turn {
+        steps, mut rest, ..
+    } = turn;
+    let mut steps = steps.into_iter().peekable();
     let mut tick = interval(TICK);
 
     loop {
@@ -78,43 +86,57 @@ pub(crate) async fn play(
             (Some(next), Pace::Recorded(speed)) => began + next.at.div_f64(speed),
             _ => began,
         };
+        let (open, waits) = (writer.is_some(), steps.peek().is_none() && rest.is_some());
         let event = tokio::select! {
             // Steps first: what begins at the moment when another call starts is seen to be written meanwhile.
             biased;
-            () = sleep_until(due), if writer.is_some() => Event::Due(steps.next()),
+            () = sleep_until(due), if open && !waits => Event::Due(steps.next()),
+            piece = next(&mut rest), if open && waits => Event::Came(piece),
             told = reader.next_progress() => Event::Told(told?),
             _ = tick.tick() => Event::Tick,
         };
-        match event {
-            Event::Due(step) => {
-                let end = TimedStep {
-                    at: Duration::ZERO,
-                    step: Step::Seal(TurnEnd::Complete),
-                };
-                let step = &step.unwrap_or(&end).step;
-                live.writes(began.elapsed(), step)?;
-                if matches!(step, Step::Seal(_)) {
-                    wrote = began.elapsed();
-                }
-                // Over: the broker has ended the stream, and the reader knows how.
-                writer = match writer.take() {
-                    Some(writer) => write(writer, step).await.unwrap_or(None),
-                    None => None,
-                };
+        let step = match event {
+            Event::Due(Some(due)) => due.step,
+            Event::Due(None) => Step::Seal(TurnEnd::Complete),
+            Event::Came(Some(piece)) => {
+                Step::ProviderData(piece.context("cannot read the rest of the stream")?)
             }
-            Event::Told(Some(progress)) => live.told(&progress)?,
+            Event::Came(None) => {
+                rest = None;
+                continue;
+            }
+            Event::Told(Some(progress)) => {
+                live.told(&progress)?;
+                continue;
+            }
             Event::Told(None) => break,
-            Event::Tick => live.tick(began.elapsed()),
+            Event::Tick => {
+                live.tick(began.elapsed());
+                continue;
+            }
+        };
+        live.writes(began.elapsed(), &step)?;
+        if matches!(step, Step::Seal(_)) {
+            wrote = began.elapsed();
         }
+        // Over: the broker has ended the stream, and the reader knows how.
+        writer = match writer.take() {
+            Some(writer) => write(writer, step).await.unwrap_or(None),
+            None => None,
+        };
     }
     drop(live);
     let batch = reader.finished().await?;
     Ok(Played { batch, wrote })
 }
 
+async fn next(rest: &mut Option<mpsc::Receiver<io::Result<Bytes>>>) -> Option<io::Result<Bytes>> {
+    rest.as_mut()?.recv().await
+}
+
 /// Writes a step; the writer comes back unless it was the seal.
-async fn write(mut writer: BatchWriter, step: &Step) -> Result<Option<BatchWriter>, Over> {
-    match step.clone() {
+async fn write(mut writer: BatchWriter, step: Step) -> Result<Option<BatchWriter>, Over> {
+    match step {
         Step::BlockStart(start) => {
             let (index, id, tool) = (start.index, start.id, start.tool);
             match start.idempotency_key {

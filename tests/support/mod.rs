@@ -4,11 +4,12 @@
 #![expect(dead_code, reason = "no test file uses all of it")]
 #![expect(clippy::expect_used, reason = "tests may fail loudly")]
 
+pub(crate) mod collector;
 pub(crate) mod workshop;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -24,7 +25,8 @@ pub(crate) fn toolpool() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_toolpool"));
     for (key, _) in std::env::vars_os() {
         // What is set on this machine is no part of the test.
-        if key.to_string_lossy().starts_with("TOOLPOOL_") {
+        let name = key.to_string_lossy();
+        if name.starts_with("TOOLPOOL_") || name.starts_with("OTEL_") {
             command.env_remove(key);
         }
     }
@@ -58,6 +60,11 @@ impl Process {
     /// What it prints, if that was asked for with [`Stdio::piped`].
     pub(crate) fn take_stdout(&mut self) -> ChildStdout {
         self.child.stdout.take().expect("it is a pipe")
+    }
+
+    /// What it logs, if that was asked for with [`Stdio::piped`].
+    pub(crate) fn take_stderr(&mut self) -> ChildStderr {
+        self.child.stderr.take().expect("it is a pipe")
     }
 
     /// Waits for its end.
@@ -98,13 +105,18 @@ pub(crate) struct Broker {
     /// Where it can be dialled: `http://127.0.0.1:…`.
     pub(crate) url: String,
     // Held: a broker that writes to a closed pipe would end.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
 }
 
 impl Broker {
     /// Starts a broker with further flags, and waits until it listens.
     pub(crate) fn start(flags: &[&str]) -> Self {
-        Self::listen("127.0.0.1:0", flags).expect("the broker listens")
+        Self::start_in(&[], flags)
+    }
+
+    /// The same with variables of its own.
+    pub(crate) fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
+        Self::listen("127.0.0.1:0", environment, flags).expect("the broker listens")
     }
 
     /// Starts a broker where this one was, which has ended.
@@ -112,15 +124,17 @@ impl Broker {
         let address = self.url.trim_start_matches("http://").to_owned();
         // Its port may be another's for a moment: the system lends free ports to whoever dials out.
         eventually("the broker listens again", async || {
-            let again = Self::listen(&address, flags);
+            let again = Self::listen(&address, &[], flags);
             again.map(|broker| *self = broker).is_some()
         })
         .await;
     }
 
-    fn listen(address: &str, flags: &[&str]) -> Option<Self> {
+    fn listen(address: &str, environment: &[(&str, &str)], flags: &[&str]) -> Option<Self> {
         let mut command = toolpool();
-        command.args(["broker", "--listen", address]).args(flags);
+        command.envs(environment.iter().copied());
+        command.args(["broker", "--listen", address]);
+        command.args(["--admin-listen", "127.0.0.1:0"]).args(flags);
         let mut process = Process::start(command.stdout(Stdio::piped()));
         let mut stdout = BufReader::new(process.take_stdout());
         let mut line = String::new();
@@ -131,8 +145,18 @@ impl Broker {
         Some(Self {
             url: format!("http://{address}"),
             process,
-            _stdout: stdout,
+            stdout,
         })
+    }
+
+    /// Where its admin port is, which it says after the first line: `127.0.0.1:…`. Can be asked once.
+    pub(crate) fn admin_address(&mut self) -> String {
+        let mut line = String::new();
+        self.stdout
+            .read_line(&mut line)
+            .expect("what the broker says can be read");
+        let address = line.trim().strip_prefix("admin listening on ");
+        address.expect("it says where its admin port is").to_owned()
     }
 
     /// A command on the agent's side, with this broker's address.

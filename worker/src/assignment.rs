@@ -29,6 +29,9 @@ pub(crate) struct Assignment {
     pub(crate) deadline: Instant,
     pub(crate) attempt: u32,
     pub(crate) idempotency_key: String,
+    /// The broker's span for the attempt.
+    pub(crate) traceparent: Option<String>,
+    pub(crate) tracestate: Option<String>,
 }
 
 impl Assignment {
@@ -46,6 +49,8 @@ impl Assignment {
             deadline: received + timeout.unwrap_or(NO_TIMEOUT).min(NO_TIMEOUT),
             attempt: assignment.attempt,
             idempotency_key: assignment.idempotency_key,
+            traceparent: assignment.traceparent,
+            tracestate: assignment.tracestate,
         }
     }
 }

@@ -9,6 +9,7 @@ use toolpool_proto::v1 as proto;
 use crate::{
     assignment::{Assignment, LeaseId},
     text,
+    trace::Trace,
 };
 
 const MAX_PROGRESS_MESSAGE: usize = 4 * 1024;
@@ -31,6 +32,7 @@ struct Facts {
     max_result_bytes: u64,
     cancel: CancellationToken,
     progress: mpsc::Sender<Progress>,
+    trace: Option<Trace>,
 }
 
 /// What a tool says of how far it has come.
@@ -46,6 +48,7 @@ pub(crate) struct Links {
     /// Full: what a tool says of its progress is lost.
     pub(crate) progress: mpsc::Sender<Progress>,
     pub(crate) max_result_bytes: u64,
+    pub(crate) trace: Option<Trace>,
 }
 
 impl Context {
@@ -62,6 +65,7 @@ impl Context {
             max_result_bytes: links.max_result_bytes,
             cancel: links.cancel,
             progress: links.progress,
+            trace: links.trace,
         };
         (
             Self {
@@ -126,6 +130,21 @@ impl Context {
     #[must_use]
     pub fn lease(&self) -> u64 {
         self.call.lease.0
+    }
+
+    /// The W3C `traceparent` for what the tool calls in its turn: the worker's own span if this process traces, else the
+    /// broker's. `None`: there is no trace.
+    ///
+    /// A handler that uses OpenTelemetry needs it not: the same context is current while it runs.
+    #[must_use]
+    pub fn traceparent(&self) -> Option<String> {
+        self.call.trace.as_ref().map(Trace::parent)
+    }
+
+    /// The `tracestate` that goes with [`traceparent`](Self::traceparent), if there is one.
+    #[must_use]
+    pub fn tracestate(&self) -> Option<String> {
+        self.call.trace.as_ref().and_then(Trace::state)
     }
 
     /// The tool's name.

@@ -23,8 +23,8 @@
 //! ```
 //!
 //! The command gets the arguments as JSON on its standard input, and `TOOLPOOL_CALL_ID`, `TOOLPOOL_BATCH_ID`,
-//! `TOOLPOOL_ATTEMPT`, `TOOLPOOL_IDEMPOTENCY_KEY` and `TOOLPOOL_TIMEOUT_MS` in its environment. Its standard output is
-//! the tool's: JSON if it is exactly one JSON value, else text, else (not UTF-8) a blob. An exit code other than 0 is
+//! `TOOLPOOL_ATTEMPT`, `TOOLPOOL_IDEMPOTENCY_KEY` and `TOOLPOOL_TIMEOUT_MS` in its environment; where the call is traced
+//! also `TRACEPARENT` and perhaps `TRACESTATE`. Its standard output is the tool's: JSON if it is exactly one JSON value, else text, else (not UTF-8) a blob. An exit code other than 0 is
 //! a failure, told with the end of its standard error.
 //!
 //! A command runs in a process group of its own. Whatever way the call ends, nothing of that group is left behind:

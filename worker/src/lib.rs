@@ -25,6 +25,7 @@
 //! - [`tool`](Tool): a name, a description, a schema, a policy and a handler; [`Context`]: what a handler knows of its
 //!   call; [`Output`] and [`ToolError`]: how it ends.
 //! - [`worker`](Worker): the settings, checked before anything is dialled.
+//! - `trace`: the worker's span below the broker's, for processes that have set OpenTelemetry up.
 //! - `session`: the one task that owns the stream and the leases; `session::state` decides, in plain code.
 //! - [`exec`]: any command as a tool; [`demo`]: a few tools that are ready to be tried.
 
@@ -42,6 +43,7 @@ mod shutdown;
 mod text;
 mod tool;
 mod tool_error;
+mod trace;
 mod worker;
 
 pub use context::Context;

@@ -145,6 +145,18 @@ impl ToolError {
         }
     }
 
+    /// As telemetry has it.
+    pub(crate) fn code_name(&self) -> &'static str {
+        match self.kind {
+            Kind::Failed => "tool_failed",
+            Kind::InvalidArguments(_) => "invalid_arguments",
+            Kind::PermissionDenied => "permission_denied",
+            Kind::RateLimited(_) => "rate_limited",
+            Kind::ResultTooLarge => "result_too_large",
+            Kind::Cancelled => "cancelled",
+        }
+    }
+
     pub(crate) fn into_proto(self) -> proto::CallError {
         let mut error = proto::CallError {
             message: self.message,
@@ -180,10 +192,15 @@ impl fmt::Display for ToolError {
 impl<E: Error> From<E> for ToolError {
     fn from(error: E) -> Self {
         let mut message = error.to_string();
+        let mut before = message.clone();
         let mut source = error.source();
         while let Some(cause) = source.filter(|_| message.len() <= MAX_MESSAGE) {
-            message.push_str(": ");
-            message.push_str(&cause.to_string());
+            let said = cause.to_string();
+            // Many an error says its cause itself.
+            if !before.contains(&said) {
+                message.extend([": ", &said]);
+                before = said;
+            }
             source = cause.source();
         }
         Self::failed(message)
@@ -204,6 +221,15 @@ mod tests {
         let error = ToolError::from(Index(io::Error::other("disk on fire")));
         assert_eq!(error.message(), "the index is not readable: disk on fire");
         assert_eq!(error.into_proto().code(), proto::ErrorCode::ToolFailed);
+    }
+
+    #[test]
+    fn a_cause_that_the_error_has_named_is_not_said_again() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("the index is not readable: {0}")]
+        struct Index(#[source] io::Error);
+        let error = ToolError::from(Index(io::Error::other("disk on fire")));
+        assert_eq!(error.message(), "the index is not readable: disk on fire");
     }
 
     #[test]

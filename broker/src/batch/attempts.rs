@@ -5,6 +5,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::call::Phase;
+use super::tried::{Ended, Sent};
 use super::{Batch, Cut, Progress};
 use crate::call_error::{CallError, Effect};
 use crate::id::{LeaseId, WorkerId};
@@ -46,7 +47,11 @@ impl Batch {
         };
         entry.attempts += 1;
         entry.worker = Some(worker.clone());
-        entry.add(waits);
+        entry.attempt_sent(waits, || Sent {
+            at,
+            lease,
+            worker: worker.clone(),
+        });
         let attempt = entry.attempts;
         let leaving = match entry.phase {
             Phase::Leaving(cut) => Some(cut),
@@ -85,7 +90,7 @@ impl Batch {
         let Some(entry) = self.entry(position) else {
             return;
         };
-        entry.add(waits);
+        entry.attempt_left(waits);
         let error = match (&entry.phase, refusal) {
             (&Phase::Leaving(cut), _) => entry.cut_error(cut, now),
             (_, Refusal::QueueFull(limit)) => {
@@ -116,7 +121,7 @@ impl Batch {
             return;
         };
         let cut = *cut;
-        entry.add(waits);
+        entry.attempt_left(waits);
         let error = match cut {
             Cut::CallTime => entry
                 .waited_too_long(cause, now)
@@ -167,6 +172,9 @@ impl Batch {
                 self.end(position, Ok(output), now);
             }
             Ending::Failed(error) if entry.should_try_again(&error, now) => {
+                if entry.is_trying() {
+                    entry.attempt_ended((&error).into(), now);
+                }
                 self.pause(position, error.retry_after, now);
             }
             Ending::Failed(mut error) => {
@@ -177,9 +185,11 @@ impl Batch {
                 self.end(position, Err(error), now);
             }
             Ending::Lost if entry.may_try_again() => {
+                entry.attempt_ended(Ended::Lost, now);
                 self.pause(position, Some(Duration::ZERO), now);
             }
             Ending::Lost => {
+                entry.attempt_ended(Ended::Lost, now);
                 let error = entry.lost();
                 self.end(position, Err(error), now);
             }
@@ -195,6 +205,7 @@ impl Batch {
             return;
         };
         entry.attempts -= 1;
+        entry.attempt_ended(Ended::NotSent, now);
         entry.ran = None;
         entry.not_sent += 1;
         if entry.attempts == 0 {
@@ -228,7 +239,7 @@ impl Batch {
     }
 
     pub(super) fn pause(&mut self, position: Position, wait: Option<Duration>, now: Instant) {
-        let jitter = self.jitter.f64() / 2.0 + 0.5;
+        let jitter = self.random.f64() / 2.0 + 0.5;
         let Some(entry) = self.entry(position) else {
             return;
         };

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::report::{CallReport, Ledger};
+use super::tried::{Ended, Sent, Tried};
 use crate::call_error::{CallError, Effect, Scope};
 use crate::id::{CallId, LeaseId, WorkerId};
 use crate::ingest::{Header, Position};
@@ -86,6 +87,8 @@ pub(super) struct Entry {
     pub(super) held: Option<Duration>,
     pub(super) waits: Waits,
     pub(super) ran: Option<Duration>,
+    /// Every attempt that was offered, if the batch is traced; else empty.
+    pub(super) tried: Vec<Tried>,
 }
 
 impl Entry {
@@ -110,6 +113,7 @@ impl Entry {
             held: None,
             waits: Waits::default(),
             ran: None,
+            tried: Vec::new(),
         }
     }
 
@@ -141,6 +145,34 @@ impl Entry {
         self.policy
             .as_ref()
             .is_some_and(|policy| self.attempts < policy.max_attempts.get())
+    }
+
+    /// Its present attempt has waited so long, and goes to a worker.
+    pub(super) fn attempt_sent(&mut self, waits: Waits, sent: impl FnOnce() -> Sent) {
+        self.add(waits);
+        if let Some(tried) = self.tried.last_mut() {
+            tried.waits = waits;
+            tried.sent = Some(sent());
+        }
+    }
+
+    /// Its present attempt has waited so long, and goes nowhere.
+    pub(super) fn attempt_left(&mut self, waits: Waits) {
+        self.add(waits);
+        if let Some(tried) = self.tried.last_mut() {
+            tried.waits = waits;
+        }
+    }
+
+    /// Whether there is a present attempt to be remembered.
+    pub(super) fn is_trying(&self) -> bool {
+        self.tried.last().is_some_and(|tried| tried.ended.is_none())
+    }
+
+    pub(super) fn attempt_ended(&mut self, ended: Ended, now: Instant) {
+        if let Some(tried) = self.tried.last_mut() {
+            tried.ended.get_or_insert((now, ended));
+        }
     }
 
     pub(super) fn add(&mut self, waits: Waits) {
@@ -206,7 +238,9 @@ impl Entry {
             }
             Cut::Cancelled(by) => CallError::cancelled(&self.tool, by, effect),
             Cut::Aborted(why) => CallError::aborted(&self.tool, why, effect),
-            Cut::Void(why) => CallError::incomplete(&self.tool, why, effect),
+            Cut::Void(what) => {
+                CallError::incomplete(&self.tool, what, effect, self.early.is_some())
+            }
         };
         // A repeat must not repeat an effect: then it is for the agent to find out first.
         error.retryable &= effect == Effect::NotStarted || self.is_repeatable();
@@ -237,6 +271,7 @@ impl Entry {
             id: self.id,
             tool: self.tool,
             result,
+            tried: self.tried,
             ledger: Ledger {
                 block_began: self.began - accepted,
                 block_complete: self.complete.map(|at| at - accepted),

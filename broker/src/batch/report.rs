@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
+use super::tried::Tried;
 use crate::call_error::CallError;
 use crate::id::{CallId, WorkerId};
-use crate::ingest::Position;
+use crate::ingest::{Position, TurnEnd};
 use crate::lane::lease::Limit;
 use crate::output::Output;
 
@@ -15,6 +16,8 @@ pub(crate) struct Report {
     pub(crate) calls: Vec<CallReport>,
     /// Calls that came under a taken id.
     pub(crate) duplicates: Vec<Duplicate>,
+    /// How the turn ended, if somebody said so.
+    pub(crate) turn_end: Option<TurnEnd>,
     /// From acceptance to the last result.
     pub(crate) elapsed: Duration,
 }
@@ -27,6 +30,8 @@ pub(crate) struct CallReport {
     pub(crate) tool: String,
     pub(crate) result: Result<Output, CallError>,
     pub(crate) ledger: Ledger,
+    /// Every attempt that was offered, if the batch is traced; else empty.
+    pub(crate) tried: Vec<Tried>,
 }
 
 /// Where a call's time went; moments are counted from the batch's acceptance.
@@ -51,6 +56,8 @@ pub(crate) struct Duplicate {
     pub(crate) id: CallId,
     pub(crate) tool: String,
     pub(crate) position: Position,
+    /// Since the batch's acceptance.
+    pub(crate) came: Duration,
     pub(crate) error: CallError,
 }
 

@@ -17,13 +17,15 @@ use crate::config::Config;
 use crate::grpc::convert::{self, Open, Step};
 use crate::grpc::status;
 use crate::id::BatchId;
-use crate::ingest::{self, Ingest, TurnEnd};
+use crate::ingest::{self, Ingest, Position, TurnEnd};
 use crate::lane::lease::{Attempt, Call, Dispatch, Notice, Waits};
 use crate::lane::queue::BatchKey;
 use crate::lane::seat::{Order, Seat};
 use crate::lane::{Lane, Offer};
 use crate::mailbox::{Address, Mailbox, mailbox};
+use crate::metrics::{self, Metrics};
 use crate::registry::Place;
+use crate::telemetry::{Telemetry, Trace};
 
 mod inbound;
 mod outbound;
@@ -31,7 +33,7 @@ pub(crate) mod provider;
 #[cfg(test)]
 mod tests;
 
-use provider::Provider;
+use provider::{DropReason, Provider};
 
 /// Notices that can be under way for one call at once: the end of an old lease, the beginning and the end of a new
 /// one, and one to spare.
@@ -44,6 +46,7 @@ const MOST_SUGGESTIONS: u8 = 8;
 
 /// Everything that a batch is opened with.
 pub(crate) struct Opened {
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) open: Open,
     pub(crate) key: BatchKey,
     pub(crate) place: Place,
@@ -51,6 +54,7 @@ pub(crate) struct Opened {
     pub(crate) rpc_deadline: Option<Instant>,
     pub(crate) config: Arc<Config>,
     pub(crate) catalogue: Arc<Catalogue>,
+    pub(crate) telemetry: Telemetry,
     /// Time is up for every batch: the broker is going down.
     pub(crate) expire: CancellationToken,
     pub(crate) out: mpsc::Sender<Result<v1::ExecuteResponse, Status>>,
@@ -87,8 +91,11 @@ pub(crate) struct Task {
     finish_on_disconnect: bool,
     /// Unknown names for which close ones may still be looked up.
     suggestions: u8,
+    metrics: Arc<Metrics>,
     config: Arc<Config>,
     catalogue: Arc<Catalogue>,
+    telemetry: Telemetry,
+    trace: Option<Arc<Trace>>,
     expire: CancellationToken,
     _place: Place,
 }
@@ -118,18 +125,31 @@ enum End {
     Unread,
 }
 
+impl End {
+    fn kind(&self) -> metrics::Ending {
+        match self {
+            Self::Finished => metrics::Ending::Finished,
+            Self::Refused(_) => metrics::Ending::Refused,
+            Self::Unread => metrics::Ending::Unread,
+        }
+    }
+}
+
 impl Task {
     pub(crate) fn new(opened: Opened) -> Self {
         let Opened {
+            metrics,
             open,
             key,
             place,
             rpc_deadline,
             config,
             catalogue,
+            telemetry,
             expire,
             out,
         } = opened;
+        let trace = telemetry.trace(open.agent);
         let accepted = Instant::now();
         let time = open
             .deadline
@@ -144,6 +164,7 @@ impl Task {
             max_output_bytes: config.max_batch_bytes,
             deadline: rpc_deadline.map_or(deadline, |rpc| rpc.min(deadline)),
             progress: open.progress,
+            traced: trace.as_ref().is_some_and(|trace| trace.is_recorded()),
         };
         let limits = ingest::Limits {
             calls: config.max_calls_per_batch,
@@ -171,8 +192,11 @@ impl Task {
             heard: accepted,
             finish_on_disconnect: open.finish_on_disconnect,
             suggestions: MOST_SUGGESTIONS,
+            metrics,
             config,
             catalogue,
+            telemetry,
+            trace,
             expire,
             _place: place,
         }
@@ -299,7 +323,7 @@ impl Task {
 
     fn agent_gone(&mut self, now: Instant) {
         if self.finish_on_disconnect {
-            self.ingest.seal(TurnEnd::Truncated, &mut |_| ());
+            self.stop_reading("the agent went away");
             self.batch.abandon(now);
         } else {
             self.close(Cut::Cancelled("the agent went away"), now);
@@ -314,23 +338,35 @@ impl Task {
     }
 
     fn close(&mut self, cut: Cut, now: Instant) {
-        self.ingest.seal(TurnEnd::Truncated, &mut |_| ());
+        self.stop_reading("the batch was ended before the turn was");
         self.batch.close(cut, now);
+    }
+
+    /// Nothing that still comes counts. Returns the blocks that had not stopped.
+    fn stop_reading(&mut self, why: &str) -> Vec<Position> {
+        let mut unfinished = Vec::new();
+        self.ingest.seal(TurnEnd::Truncated, &mut |event| {
+            if let ingest::Event::Sealed(_, open) = event {
+                unfinished = open;
+            }
+        });
+        if let Some(provider) = &mut self.provider {
+            provider.cut(why);
+            for &position in &unfinished {
+                provider.drop_call(position, DropReason::Incomplete);
+            }
+        }
+        unfinished
     }
 
     fn time(&mut self, now: Instant) {
         if self.silence_due().is_some_and(|due| now >= due) {
-            if let Some(provider) = &mut self.provider {
-                provider.fell_silent();
-            }
-            let mut unfinished = Vec::new();
-            self.ingest.seal(TurnEnd::Truncated, &mut |event| {
-                if let ingest::Event::Sealed(_, open) = event {
-                    unfinished = open;
-                }
-            });
-            let why = "the agent fell silent in the middle of it";
-            self.sealed(TurnEnd::Truncated, &unfinished, why, now);
+            let unfinished = self.stop_reading("the agent fell silent in the middle of a call");
+            let why = "was never complete: the agent fell silent in the middle of it";
+            self.batch.seal(TurnEnd::Truncated, &unfinished, why, now);
+        }
+        if self.batch.is_out_of_time(now) {
+            self.stop_reading("the time of the batch was over");
         }
         self.batch.tick(now);
     }
@@ -338,6 +374,9 @@ impl Task {
     /// Does what the batch wants done, until it wants nothing more.
     fn carry_out(&mut self) {
         let now = Instant::now();
+        if self.provider.as_ref().is_some_and(Provider::has_news) {
+            self.accept();
+        }
         while let Some(command) = self.batch.next_command() {
             match command {
                 Command::Offer {
@@ -345,6 +384,7 @@ impl Task {
                     number,
                     wait_until,
                     call_deadline,
+                    span,
                 } => {
                     let Some(Some(route)) = self.routes.get(position) else {
                         continue;
@@ -354,6 +394,7 @@ impl Task {
                         number,
                         wait_until,
                         call_deadline,
+                        span,
                     };
                     match route.lane.offer(attempt, now) {
                         Offer::Dispatched(dispatch) => self.dispatched(dispatch),

@@ -1,5 +1,7 @@
 //! Random event lists against a batch, with its lanes and workers played by the test.
 
+use std::collections::HashSet;
+
 use super::*;
 use crate::call_error::Effect;
 use crate::lane::Cause;
@@ -45,6 +47,7 @@ fn rules(max_parallel: usize, now: Instant) -> Rules {
         max_output_bytes: 1_000,
         deadline: now + Duration::from_secs(30),
         progress: false,
+        traced: true,
     }
 }
 
@@ -72,7 +75,7 @@ impl World {
         };
         let duplicate = self.rng.u8(..20) == 0;
         if duplicate {
-            self.batch.duplicate(header);
+            self.batch.duplicate(header, self.now);
         } else {
             self.batch.began(header, self.now);
         }
@@ -364,9 +367,37 @@ impl World {
                 Err(_) => {}
             }
             assert_eq!(call.ledger.attempts, seen.starts);
+            check_tried(call, seen);
         }
         assert!(bytes <= 1_000, "outputs over the limit of the batch");
         assert!(report.calls.is_sorted_by_key(|call| call.position));
+    }
+}
+
+/// What is remembered of a call's attempts adds up with what was seen of them.
+fn check_tried(call: &CallReport, seen: &Seen) {
+    let counting = call.tried.iter().filter(|tried| tried.counts()).count();
+    assert_eq!(counting, seen.starts as usize, "attempts that count");
+    assert!(
+        call.tried.len() >= seen.offers as usize,
+        "an offer that is not remembered"
+    );
+    let spans: HashSet<_> = call.tried.iter().map(|tried| tried.span).collect();
+    assert_eq!(spans.len(), call.tried.len(), "a span's id was used twice");
+    for tried in &call.tried {
+        let (ended, _) = tried.ended.as_ref().expect("an attempt without an end");
+        let sent = tried.sent.as_ref().map_or(tried.offered, |sent| sent.at);
+        assert!(tried.offered <= sent && sent <= *ended, "{tried:?}");
+    }
+    let one_at_a_time = |[a, b]: &[Tried; 2]| {
+        let over = a.ended.as_ref().is_some_and(|(at, _)| *at <= b.offered);
+        over && a.number <= b.number
+    };
+    assert!(call.tried.array_windows().all(one_at_a_time));
+    let last = call.tried.last().and_then(|tried| tried.ended.as_ref());
+    if let Some((_, ended)) = last {
+        // A result that was thrown away, since its block was no call in the end, may have been an output.
+        assert!(call.result.is_err() || matches!(ended, Ended::Output));
     }
 }
 

@@ -1,4 +1,4 @@
-//! How each type of setting is written: numbers, sizes, times, addresses.
+//! How each type of setting is written: numbers, sizes, times, addresses, switches.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -12,9 +12,11 @@ pub(super) trait Kind {
 }
 
 pub(super) struct Address;
+pub(super) struct AddressOrOff;
 pub(super) struct Count;
 pub(super) struct Bytes;
 pub(super) struct Time;
+pub(super) struct Switch;
 
 impl Kind for Address {
     type Value = SocketAddr;
@@ -26,6 +28,35 @@ impl Kind for Address {
 
     fn show(value: &SocketAddr) -> String {
         format!("{:?}", value.to_string())
+    }
+}
+
+impl Kind for AddressOrOff {
+    type Value = Option<SocketAddr>;
+    const BLANK: Option<SocketAddr> = None;
+
+    fn read(text: &str) -> Option<Option<SocketAddr>> {
+        match text {
+            "off" => Some(None),
+            address => Address::read(address).map(Some),
+        }
+    }
+
+    fn show(value: &Option<SocketAddr>) -> String {
+        value.map_or_else(|| "\"off\"".to_owned(), |address| Address::show(&address))
+    }
+}
+
+impl Kind for Switch {
+    type Value = bool;
+    const BLANK: bool = false;
+
+    fn read(text: &str) -> Option<bool> {
+        text.parse().ok()
+    }
+
+    fn show(value: &bool) -> String {
+        value.to_string()
     }
 }
 

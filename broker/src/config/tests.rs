@@ -105,6 +105,15 @@ fn what_is_printed_can_be_read_back() {
 }
 
 #[test]
+fn an_address_that_may_be_none_can_be_off() {
+    let off = flags("admin_listen", "off").unwrap();
+    assert_eq!(off.admin_listen, None);
+    assert_eq!(file(&off.to_toml()), Ok(off));
+    let error = flags("admin_listen", "7401").unwrap_err().to_string();
+    assert!(error.ends_with("or off"), "{error}");
+}
+
+#[test]
 fn times_and_sizes_have_units() {
     assert_eq!(parse_duration("1.5s"), Ok(Duration::from_millis(1_500)));
     assert_eq!(parse_duration("10m"), parse_duration("10 min"));

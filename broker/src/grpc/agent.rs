@@ -13,7 +13,7 @@ use tonic::{Request, Response, Status, Streaming};
 use toolpool_proto::v1;
 use toolpool_proto::v1::broker_service_server::BrokerService;
 
-use super::convert::Step;
+use super::convert::{Malformed, Step};
 use super::delivery::Delivery;
 use super::{FIRST_FRAME, convert, listing, status};
 use crate::batch::task::{Inbound, Opened, Task};
@@ -21,7 +21,9 @@ use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::ingest::TurnEnd;
 use crate::lane::queue::BatchKey;
-use crate::registry::{Batches, Room};
+use crate::metrics::{Metrics, TurnedAway};
+use crate::registry::{Batches, NoPlace, Room};
+use crate::telemetry::{Telemetry, TraceContext};
 
 /// Packets that may wait for the agent's connection.
 const OUT_PACKETS: usize = 16;
@@ -31,40 +33,82 @@ const MOST_MARGIN: Duration = Duration::from_millis(250);
 /// What batches are opened with.
 #[derive(Clone, Debug)]
 pub(crate) struct Agents {
+    pub(crate) metrics: Arc<Metrics>,
     pub(crate) config: Arc<Config>,
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) batches: Arc<Batches>,
     pub(crate) keys: Arc<AtomicU64>,
     pub(crate) tasks: TaskTracker,
+    pub(crate) telemetry: Telemetry,
     /// No new batches.
     pub(crate) draining: CancellationToken,
     /// Time is up for open ones.
     pub(crate) expire: CancellationToken,
 }
 
+/// What an RPC's metadata says.
+struct Rpc {
+    /// When the batch must have ended.
+    deadline: Option<Instant>,
+    /// The agent's span.
+    agent: Option<TraceContext>,
+}
+
+impl Rpc {
+    fn of(metadata: &MetadataMap) -> Self {
+        Self {
+            deadline: rpc_deadline(metadata, Instant::now()),
+            agent: TraceContext::of_metadata(metadata),
+        }
+    }
+}
+
 type Out = mpsc::Receiver<Result<v1::ExecuteResponse, Status>>;
 
 impl Agents {
+    /// Room for one more batch.
+    fn room(&self) -> Result<Room, Status> {
+        self.batches.room().map_err(|none| self.no_place(none))
+    }
+
+    fn no_place(&self, why: NoPlace) -> Status {
+        self.metrics.turned_away(match why {
+            NoPlace::Full(_) => TurnedAway::Full,
+            NoPlace::Taken => TurnedAway::Taken,
+        });
+        status::no_place(why)
+    }
+
+    fn malformed(&self, malformed: &Malformed) -> Status {
+        self.metrics.turned_away(TurnedAway::Malformed);
+        status::malformed(malformed)
+    }
+
     fn open(
         &self,
         room: Room,
         open: v1::Open,
         (first, inbound): (Vec<Step>, Inbound),
-        rpc_deadline: Option<Instant>,
+        rpc: Rpc,
     ) -> Result<Out, Status> {
         if self.draining.is_cancelled() {
+            self.metrics.turned_away(TurnedAway::Draining);
             return Err(status::draining());
         }
-        let open = convert::open(open).map_err(|malformed| status::malformed(&malformed))?;
-        let place = room.open(&open.batch).map_err(status::no_place)?;
+        let mut open = convert::open(open).map_err(|malformed| self.malformed(&malformed))?;
+        open.agent = rpc.agent.or(open.agent);
+        let place = room.open(&open.batch).map_err(|none| self.no_place(none))?;
         let (out, response) = mpsc::channel(OUT_PACKETS);
+        self.metrics.batch_started();
         let task = Task::new(Opened {
+            metrics: Arc::clone(&self.metrics),
             open,
             key: BatchKey(self.keys.fetch_add(1, Ordering::Relaxed)),
             place,
-            rpc_deadline,
+            rpc_deadline: rpc.deadline,
             config: Arc::clone(&self.config),
             catalogue: Arc::clone(&self.catalogue),
+            telemetry: self.telemetry.clone(),
             expire: self.expire.clone(),
             out,
         });
@@ -81,9 +125,9 @@ impl BrokerService for Agents {
         &self,
         request: Request<Streaming<v1::ExecuteRequest>>,
     ) -> Result<Response<Self::ExecuteStream>, Status> {
-        let rpc_deadline = rpc_deadline(request.metadata(), Instant::now());
+        let rpc = Rpc::of(request.metadata());
         // Before the wait for `open`: streams that say nothing count too.
-        let room = self.batches.room().map_err(status::no_place)?;
+        let room = self.room()?;
         let mut stream = request.into_inner();
         let first = tokio::time::timeout(FIRST_FRAME, next_frames(&mut stream))
             .await
@@ -100,9 +144,9 @@ impl BrokerService for Agents {
         let first = frames
             .map(convert::agent_frame)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|malformed| status::malformed(&malformed))?;
+            .map_err(|malformed| self.malformed(&malformed))?;
         let inbound = Inbound::Stream(Box::new(stream));
-        let response = self.open(room, open, (first, inbound), rpc_deadline)?;
+        let response = self.open(room, open, (first, inbound), rpc)?;
         Ok(Response::new(Delivery::new(response)))
     }
 
@@ -110,19 +154,19 @@ impl BrokerService for Agents {
         &self,
         request: Request<v1::ExecuteBatchRequest>,
     ) -> Result<Response<v1::ExecuteBatchResponse>, Status> {
-        let rpc_deadline = rpc_deadline(request.metadata(), Instant::now());
-        let room = self.batches.room().map_err(status::no_place)?;
+        let rpc = Rpc::of(request.metadata());
+        let room = self.room()?;
         let request = request.into_inner();
         let mut first = request
             .calls
             .into_iter()
             .map(|call| convert::call(call).map(Step::Own))
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|malformed| status::malformed(&malformed))?;
+            .map_err(|malformed| self.malformed(&malformed))?;
         let end = request
             .seal
             .map_or(Ok(TurnEnd::Complete), convert::seal)
-            .map_err(|malformed| status::malformed(&malformed))?;
+            .map_err(|malformed| self.malformed(&malformed))?;
         first.push(Step::Seal(end));
         let open = v1::Open {
             progress: false,
@@ -133,7 +177,7 @@ impl BrokerService for Agents {
                 "open.dialect is for Execute: only a stream can be piped in",
             ));
         }
-        let mut out = self.open(room, open, (first, Inbound::Nothing), rpc_deadline)?;
+        let mut out = self.open(room, open, (first, Inbound::Nothing), rpc)?;
         let mut response = v1::ExecuteBatchResponse::default();
         while let Some(packet) = out.recv().await {
             for frame in packet?.frames {

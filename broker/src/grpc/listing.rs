@@ -74,21 +74,21 @@ fn declare(
     // Two of a name would have the whole list refused, and a call would go to the other one.
     if known.is_some_and(|known| known.lane.tool() != tool.lane.tool()) {
         let why = format!(
-            "/: the tool is left out, since {} is the name of another",
+            "name: the tool is left out, since {} is the name of another",
             declared.name
         );
         let adaptation = v1::Adaptation {
             tool: own.to_owned(),
             name: String::new(),
-            schema_changes: vec![why],
+            changes: vec![why],
         };
         return (None, Some(adaptation));
     }
-    let changed = declared.name != own || !declared.schema_changes.is_empty();
+    let changed = declared.name != own || !declared.changes.is_empty();
     let adaptation = changed.then(|| v1::Adaptation {
         tool: own.to_owned(),
         name: declared.name.clone(),
-        schema_changes: declared.schema_changes.clone(),
+        changes: declared.changes.clone(),
     });
     (Some(declared), adaptation)
 }

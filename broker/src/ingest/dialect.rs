@@ -162,23 +162,29 @@ impl ProviderTurn {
             self.calls.fail(error.to_string());
         }
         self.finish_decoder();
-        self.calls.cut_short("the stream ended before the turn did");
+        self.calls.cut_short(match self.decoding {
+            Decoding::Auto => {
+                "nothing in the stream tells what it is: it has no event of a known provider's format"
+            }
+            Decoding::As(..) => "the stream ended before the turn did",
+        });
         self.calls.drain(inputs);
     }
 
-    /// The agent ends the turn in its own words; what the stream said of its end stands.
+    /// The agent ends the turn. That it is complete only says that no more will come: whether it is stands in the stream.
+    /// Without effect on a turn that had ended before.
     pub(crate) fn end(&mut self, end: TurnEnd, inputs: &mut Vec<Input>) {
-        if end != TurnEnd::Aborted {
-            // What the stream said may be known and kept back for the case that more comes.
-            self.finish_decoder();
+        if end == TurnEnd::Complete {
+            return self.finish(inputs);
         }
         self.calls.end_as(end);
         self.calls.drain(inputs);
     }
 
-    /// The stream cannot go on; the turn is over for whoever reads it.
-    pub(crate) fn fail(&mut self, why: &str) {
+    /// Nothing that still comes counts; whoever reads the turn has ended it.
+    pub(crate) fn cut(&mut self, why: &str) {
         self.calls.fail(why);
+        self.calls.drain(&mut Vec::new());
     }
 
     fn finish_decoder(&mut self) {
@@ -219,6 +225,9 @@ fn read(decoding: &mut Decoding, calls: &mut Calls, event: Event<'_>) -> bool {
     }
     // An event that does not even tell its dialect carries nothing of a call.
     let Decoding::As(_, decoder) = decoding else {
+        if let Some(said) = detect::error(event) {
+            calls.fail(format!("the provider broke off: {said}"));
+        }
         return true;
     };
     json::make_room();

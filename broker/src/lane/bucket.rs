@@ -66,6 +66,13 @@ impl Bucket {
         self.full_at = self.full_at.max(now) + self.interval;
     }
 
+    /// The share of the burst that is used up, from 0 to 1.
+    pub(crate) fn used(&self, now: Instant) -> f64 {
+        let debt = self.full_at.saturating_duration_since(now);
+        debt.div_duration_f64(self.tolerance.saturating_add(self.interval))
+            .min(1.0)
+    }
+
     /// How long a call must wait that has `ahead` others before it, if the rate is all that holds them.
     pub(crate) fn wait(&self, ahead: usize, now: Instant) -> Duration {
         let ahead = self
@@ -136,6 +143,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn the_burst_is_used_up_when_the_next_call_must_wait() {
+        let now = Instant::now();
+        let mut bucket = Bucket::new(rate(10.0, 2), now);
+        let mut used = vec![bucket.used(now)];
+        for _ in 0..2 {
+            bucket.take(now);
+            used.push(bucket.used(now));
+        }
+        assert_eq!(used, [0.0, 0.5, 1.0]);
+        assert!(bucket.ready(now).is_err());
     }
 
     #[test]

@@ -11,11 +11,12 @@ use super::Lane;
 use super::queue::BatchKey;
 use super::seat::Seat;
 use crate::call_error::CallError;
-use crate::id::{BatchId, CallId, LeaseId};
+use crate::id::{BatchId, CallId, LeaseId, SpanId};
 use crate::ingest::Position;
 use crate::mailbox::{Address, Undelivered};
 use crate::output::Output;
 use crate::policy::Policy;
+use crate::telemetry::Trace;
 
 /// A complete and valid call.
 #[derive(Debug)]
@@ -31,6 +32,8 @@ pub(crate) struct Call {
     pub(crate) policy: Arc<Policy>,
     /// The batch's mailbox. Its bound leaves room for every notice that can be under way.
     pub(crate) notices: Address<Notice>,
+    /// For the worker.
+    pub(crate) trace: Option<Arc<Trace>>,
 }
 
 impl Call {
@@ -51,6 +54,8 @@ pub(crate) struct Attempt {
     pub(crate) wait_until: Instant,
     /// When the call must have ended.
     pub(crate) call_deadline: Instant,
+    /// Where the batch is traced.
+    pub(crate) span: Option<SpanId>,
 }
 
 /// Where an attempt's waiting went.
@@ -225,13 +230,19 @@ impl Lease {
     /// The batch has ended the lease by itself and wants to hear no more of it. The slot stays taken until the worker
     /// says that the tool has stopped.
     pub(crate) fn fence(&mut self) {
+        if self.state != State::Ended {
+            self.lane.series().lease_fenced();
+        }
         self.state = State::Ended;
     }
 
     /// Tells the batch what the tool says of itself; dropped when the batch is busy.
     pub(crate) fn progress(&self, message: String, fraction: Option<f64>) {
         // The other half of the mailbox is kept for what must arrive.
-        if self.state != State::Ended && self.call().notices.is_quiet() {
+        if self.state == State::Ended {
+            return;
+        }
+        if self.call().notices.is_quiet() {
             let position = self.call().position;
             self.call().notify(Notice::Progress {
                 position,
@@ -239,12 +250,17 @@ impl Lease {
                 message,
                 fraction,
             });
+        } else {
+            self.lane.context.metrics.progress_dropped_at_batch();
         }
     }
 
     /// Its worker is out of reach: the batch is told that it was lost, and may run the call elsewhere. The slot stays
     /// taken until the worker says that the tool has stopped, or is gone for good.
     pub(crate) fn give_up(&mut self) {
+        if self.state != State::Ended {
+            self.lane.series().lease_fenced();
+        }
         self.tell(Ending::Lost);
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct State {
     queue: FairQueue<Waiting>,
     max_queued: usize,
     bucket: Option<Bucket>,
+    /// The rate of `bucket`.
+    per_second: f64,
     max_in_flight: Option<NonZeroU32>,
     in_flight: u32,
     paused_until: Option<Instant>,
@@ -78,6 +80,36 @@ pub(crate) struct Grant {
 pub(crate) struct Todo {
     pub(super) grants: SmallVec<[Grant; 2]>,
     pub(super) refused: Vec<(Attempt, Waits, Refusal)>,
+}
+
+/// How busy a lane is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Load {
+    pub(crate) queued: usize,
+    pub(crate) in_flight: usize,
+    /// Slots that would be used now if there were as many as one could wish.
+    pub(crate) slots_needed: usize,
+    pub(crate) workers: usize,
+    /// With a rate: starts a second that it permits, and the share of its burst that is used up.
+    pub(crate) rate: Option<(f64, f64)>,
+}
+
+impl Load {
+    /// Takes another lane's in; of their bursts the one counts that is used up the most.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.queued += other.queued;
+        self.in_flight += other.in_flight;
+        self.slots_needed += other.slots_needed;
+        self.workers += other.workers;
+        self.rate = match (self.rate, other.rate) {
+            (Some((a, used_of_a)), Some((b, used_of_b))) => Some((a + b, used_of_a.max(used_of_b))),
+            (one, other) => one.or(other),
+        };
+    }
+}
+
+fn usize_of(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// What becomes of an offered attempt.
@@ -160,6 +192,7 @@ impl State {
             queue: FairQueue::new(),
             max_queued,
             bucket: None,
+            per_second: 0.0,
             max_in_flight: None,
             in_flight: 0,
             paused_until: None,
@@ -179,6 +212,7 @@ impl State {
     /// The limits of a new revision of the tool.
     pub(super) fn set_limits(&mut self, policy: &Policy, rate_before: Option<Rate>, now: Instant) {
         self.max_in_flight = policy.max_in_flight;
+        self.per_second = policy.rate.map_or(0.0, |rate| rate.per_second);
         match (&mut self.bucket, policy.rate) {
             (_, None) => self.bucket = None,
             (Some(bucket), Some(rate)) if rate_before != Some(rate) => bucket.change(rate, now),
@@ -215,6 +249,26 @@ impl State {
     /// Whether nothing would be lost with this lane.
     pub(super) fn is_idle(&self) -> bool {
         self.workers() == 0 && self.queue.is_empty() && self.in_flight == 0
+    }
+
+    /// How busy the lane is. Those who wait count as in need of a slot if a slot is what the first of them waits for.
+    pub(super) fn load(&self, now: Instant) -> Load {
+        let in_flight = usize_of(self.in_flight);
+        let room = self
+            .max_in_flight
+            .map_or(usize::MAX, |most| usize_of(most.get()));
+        let in_need = match self.blocked.now {
+            Some((Cause::Slot | Cause::NoWorker, _)) => self.queue.len(),
+            Some((Cause::Rate | Cause::InFlight | Cause::Pause, _)) | None => 0,
+        };
+        let rate = |bucket: &Bucket| (self.per_second, bucket.used(now));
+        Load {
+            queued: self.queue.len(),
+            in_flight,
+            slots_needed: in_flight + in_need.min(room.saturating_sub(in_flight)),
+            workers: self.workers(),
+            rate: self.bucket.as_ref().map(rate),
+        }
     }
 
     pub(super) fn somebody_waits(&self) -> bool {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::lease::{Call, Ending};
 use super::queue::BatchKey;
 use super::*;
+use crate::config::Config;
 use crate::id::{LeaseId, WorkerId};
 use crate::mailbox::{Address, Mailbox, mailbox};
 use crate::policy::PolicyPatch;
@@ -17,6 +18,7 @@ const EVENTS: usize = 40;
 /// What lanes share, for tests.
 pub(crate) fn context() -> LaneContext {
     LaneContext {
+        metrics: Metrics::new(&Config::default()).unwrap(),
         leases: Arc::new(LeaseIds::new()),
         tasks: TaskTracker::new(),
         shutdown: CancellationToken::new(),
@@ -146,6 +148,7 @@ impl World {
             idempotency_key: None,
             policy: Arc::clone(policy),
             notices: self.notices.clone(),
+            trace: None,
         });
         let deadline = now + Duration::from_hours(1);
         let attempt = Attempt {
@@ -153,6 +156,7 @@ impl World {
             number: 1,
             wait_until: deadline,
             call_deadline: deadline,
+            span: None,
         };
         let fate = match lane.offer(attempt, now) {
             Offer::Dispatched(dispatch) => {

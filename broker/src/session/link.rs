@@ -14,6 +14,7 @@ use crate::catalogue;
 use crate::grpc::convert;
 use crate::id::LeaseId;
 use crate::lane::lease::Ending;
+use crate::metrics::{Left, WorkerState};
 
 impl Session {
     pub(super) fn joining(&mut self, joining: Joining) -> ControlFlow<Reason> {
@@ -25,7 +26,10 @@ impl Session {
             return if self.attach(joining) {
                 ControlFlow::Continue(())
             } else {
-                ControlFlow::Break("the worker came back as one that cannot be served")
+                ControlFlow::Break((
+                    Left::Refused,
+                    "the worker came back as one that cannot be served",
+                ))
             };
         }
         if self.outbound.is_some() {
@@ -33,15 +37,20 @@ impl Session {
                 "register.worker_id {} is that of another live worker",
                 self.worker
             );
-            refuse(&joining.link.outbound, Status::already_exists(text));
+            refuse(
+                &self.worker,
+                &joining.link.outbound,
+                Status::already_exists(text),
+            );
             return ControlFlow::Continue(());
         }
         // A new process under the old name: what the old one had is lost, and it can dial in as soon as we are gone.
         refuse(
+            &self.worker,
             &joining.link.outbound,
             Status::unavailable("the worker's earlier life is being cleared away; dial again"),
         );
-        ControlFlow::Break("the worker was restarted")
+        ControlFlow::Break((Left::Restarted, "the worker was restarted"))
     }
 
     /// Takes the stream up. On `false` the worker has been refused, with the reason.
@@ -53,13 +62,14 @@ impl Session {
                 self.seat.total(),
                 register.slots
             );
-            refuse(&link.outbound, Status::invalid_argument(text));
+            refuse(&self.worker, &link.outbound, Status::invalid_argument(text));
             return false;
         }
         self.tools = match self.context.catalogue.register(register.tools) {
             Ok(tools) => tools,
             Err(error @ catalogue::Error::TooMany(_)) => {
                 refuse(
+                    &self.worker,
                     &link.outbound,
                     Status::resource_exhausted(error.to_string()),
                 );
@@ -67,6 +77,7 @@ impl Session {
             }
             Err(error) => {
                 refuse(
+                    &self.worker,
                     &link.outbound,
                     Status::invalid_argument(format!("register.{error}")),
                 );
@@ -82,6 +93,7 @@ impl Session {
         self.reconcile(&register.running);
         self.inbound = Some(link.inbound);
         self.outbound = Some(link.outbound);
+        self.presence.set(WorkerState::Connected);
         tracing::info!(
             worker.id = %self.worker, slots = register.slots, tools = self.tools.len(), version = %register.version,
             labels = ?register.labels, leases.adopted = self.leases.len(), "worker joined"
@@ -140,6 +152,8 @@ impl Session {
     /// The stream is broken. What may run elsewhere does so now; the rest waits for the worker to come back.
     pub(super) fn detach(&mut self, why: &str) {
         tracing::warn!(worker.id = %self.worker, leases = self.leases.len(), reason = why, "worker's stream broke");
+        self.context.metrics.stream_broke();
+        self.presence.set(WorkerState::Away);
         self.inbound = None;
         self.outbound = None;
         self.heard = Instant::now();

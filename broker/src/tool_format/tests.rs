@@ -59,7 +59,28 @@ fn every_provider_has_its_own_shape() {
         assert_eq!(listed(format, &[]), json!([]), "{format:?}");
         for tool in &tools {
             let declared = format.declare(tool);
-            assert!(declared.schema_changes.is_empty(), "{declared:?}");
+            assert!(declared.changes.is_empty(), "{declared:?}");
+        }
+    }
+}
+
+#[test]
+fn a_description_is_clipped_where_the_provider_takes_no_longer_one() {
+    let schema = json!({"type": "object", "properties": {}});
+    let [fits, long] = [102, 103].map(|words| "word äöü, ".repeat(words) + "end.");
+    assert_eq!(fits.chars().count(), 1_024);
+    for format in ALL {
+        let declared = format.declare(&tool("a", &fits, &schema));
+        assert!(declared.changes.is_empty(), "{format:?}");
+        let declared = format.declare(&tool("a", &long, &schema));
+        let json = String::from_utf8(declared.json).unwrap();
+        if matches!(format, Format::OpenAiChat | Format::OpenAiResponses) {
+            assert!(json.contains(r#"word äöü,…""#), "{json}");
+            let wanted = "description: clipped from 1034 characters to the 1024 that are taken";
+            assert_eq!(declared.changes, [wanted], "{format:?}");
+        } else {
+            assert!(json.contains(&long), "{format:?}");
+            assert!(declared.changes.is_empty(), "{format:?}");
         }
     }
 }

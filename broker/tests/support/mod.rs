@@ -11,6 +11,7 @@
 )]
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use futures_util::{StreamExt, TryFutureExt, future};
@@ -24,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use toolpool_broker::{Config, Error, Shutdown};
+use toolpool_broker::{Admin, Config, Error, Operations, Shutdown, Telemetry};
 use toolpool_proto::v1;
 use tower::util::MapRequest;
 use v1::broker_service_client::BrokerServiceClient;
 
 pub(crate) mod agent;
 pub(crate) mod batch;
+pub(crate) mod spans;
 pub(crate) mod worker;
 
 /// No more than this passes while things are under way.
@@ -66,12 +68,36 @@ impl Broker {
 
     /// With settings of the test's own.
     pub(crate) fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_as(change, Operations::default())
+    }
+
+    /// With an admin port, which is a real one: the clock must not be paused.
+    pub(crate) async fn start_with_admin(change: impl FnOnce(&mut Config)) -> (Self, SocketAddr) {
+        let admin = Admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = admin.address().unwrap();
+        let operations = Operations {
+            admin: Some(admin),
+            ..Operations::default()
+        };
+        (Self::start_as(change, operations), address)
+    }
+
+    /// The same, and it tells what it does.
+    pub(crate) fn start_telling(telemetry: Telemetry, change: impl FnOnce(&mut Config)) -> Self {
+        let operations = Operations {
+            telemetry,
+            ..Operations::default()
+        };
+        Self::start_as(change, operations)
+    }
+
+    fn start_as(change: impl FnOnce(&mut Config), operations: Operations) -> Self {
         let mut config = Config::default();
         change(&mut config);
         let (connections, incoming) = mpsc::channel(64);
         let shutdown = Shutdown::default();
-        let server =
-            toolpool_broker::serve(config, ReceiverStream::new(incoming), shutdown.clone());
+        let incoming = ReceiverStream::new(incoming);
+        let server = toolpool_broker::serve_with(config, incoming, shutdown.clone(), operations);
         Self {
             connections,
             shutdown,
@@ -120,6 +146,11 @@ impl Broker {
         let mut client = self.client().await;
         let response = soon(client.list_tools(v1::ListToolsRequest::default())).await;
         response.unwrap().into_inner().tools
+    }
+
+    /// A connection of its own for a client of any kind.
+    pub(crate) async fn channel(&self) -> Channel {
+        self.dial().await.channel
     }
 
     /// A client on a connection of its own.

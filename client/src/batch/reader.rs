@@ -8,6 +8,7 @@ use tokio_util::sync::DropGuard;
 use tonic::Streaming;
 use toolpool_proto::v1;
 
+use crate::Dialect;
 use crate::error::{Error, ProtocolError};
 use crate::finished::FinishedBatch;
 use crate::gather::{Gather, Step};
@@ -34,18 +35,20 @@ pub struct BatchReader {
 
 impl BatchReader {
     pub(super) fn new(
-        batch_id: String,
+        accepted: v1::Accepted,
         incoming: Streaming<v1::ExecuteResponse>,
         first: vec::IntoIter<v1::BatchFrame>,
         over: DropGuard,
         reset: ResetOnDrop,
     ) -> Self {
+        let mut gather = Gather::default();
+        gather.note(accepted.dialect);
         Self {
-            batch_id,
+            batch_id: accepted.batch_id,
             incoming,
             frames: first,
             kept: VecDeque::new(),
-            gather: Gather::default(),
+            gather,
             finished: None,
             _over: over,
             _reset: reset,
@@ -61,6 +64,12 @@ impl BatchReader {
     #[must_use]
     pub fn id(&self) -> &str {
         &self.batch_id
+    }
+
+    /// As [`Batch::dialect`](crate::Batch::dialect).
+    #[must_use]
+    pub fn dialect(&self) -> Option<Dialect> {
+        self.gather.dialect()
     }
 
     /// Whether the finished batch has come.
@@ -79,7 +88,7 @@ impl BatchReader {
                 match self.gather.take(frame)? {
                     Step::More => {}
                     Step::Progress(progress) => return Ok(Some(progress)),
-                    Step::Finished(finished) => self.finished = Some(finished),
+                    Step::Finished(finished) => self.finished = Some(*finished),
                 }
                 continue;
             }

@@ -11,6 +11,8 @@ use tokio::time::timeout;
 
 /// How long a process may take to go when it is asked to.
 const GRACE: Duration = Duration::from_secs(3);
+/// Any port of this machine.
+const LOOPBACK: &str = "127.0.0.1:0";
 /// What the broker's variables begin with: the demo shows the defaults, whatever is set here.
 const ENV_PREFIX: &str = "TOOLPOOL_";
 
@@ -27,7 +29,10 @@ pub(super) struct Children {
 impl Children {
     /// Starts a broker on a port that the system chooses, and gives its address.
     pub(super) async fn start_broker(&mut self) -> Result<String> {
-        let stdout = self.start("broker", &["broker", "--listen", "127.0.0.1:0"])?;
+        let stdout = self.start(
+            "broker",
+            &["broker", "--listen", LOOPBACK, "--admin-listen", LOOPBACK],
+        )?;
         let mut lines = BufReader::new(stdout).lines();
         let line = lines
             .next_line()

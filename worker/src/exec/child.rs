@@ -94,7 +94,16 @@ enum End {
 
 fn spawn(spec: &Spec, context: &Context) -> io::Result<Child> {
     let left = context.deadline().saturating_duration_since(Instant::now());
-    Command::new(&spec.program)
+    let mut command = Command::new(&spec.program);
+    // Not those of the worker's own environment: they would be of another trace.
+    command.env_remove("TRACEPARENT").env_remove("TRACESTATE");
+    if let Some(parent) = context.traceparent() {
+        command.env("TRACEPARENT", parent);
+    }
+    if let Some(state) = context.tracestate() {
+        command.env("TRACESTATE", state);
+    }
+    command
         .args(&spec.args)
         .current_dir(&spec.cwd)
         .envs(&spec.env)

@@ -9,6 +9,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::FutureExt;
+use opentelemetry::trace::FutureExt as _;
 use tokio::{
     runtime::Handle,
     sync::mpsc,
@@ -24,6 +25,7 @@ use crate::{
     assignment::{Assignment, LeaseId},
     context::{Links, Progress},
     tool::Handler,
+    trace::Trace,
 };
 
 /// How a task ended.
@@ -80,13 +82,22 @@ impl Attempts {
             attempt = assignment.attempt,
         );
         let cancel = CancellationToken::new();
+        let trace = Trace::begin(&assignment);
         let links = Links {
             cancel: cancel.clone(),
             progress: self.progress.clone(),
             max_result_bytes,
+            trace: trace.clone(),
         };
         let (context, arguments) = Context::of(assignment, links);
-        let attempt = async move { (lease, run(handler, arguments, context).await) };
+        let attempt = async move {
+            let run = run(handler, arguments, context);
+            let ending = match trace {
+                None => run.await,
+                Some(trace) => traced(run, &trace).await,
+            };
+            (lease, ending)
+        };
         let task = self.tasks.spawn_on(attempt.instrument(span), &self.tools);
         self.leases.insert(task.id(), lease);
         self.running.insert(lease, Attempt { cancel, task });
@@ -136,6 +147,17 @@ impl Attempts {
         self.running.remove(&lease);
         Some((lease, ending))
     }
+}
+
+/// Runs the handler below the worker's span, which ends with it. One that is dropped ends its span as it is.
+async fn traced(run: impl Future<Output = Ending>, trace: &Trace) -> Ending {
+    let ending = run.with_context(trace.context()).await;
+    match &ending {
+        Ending::Returned(result) => trace.returned(result),
+        Ending::Panicked(message) => trace.panicked(message),
+        Ending::Dropped => {}
+    }
+    ending
 }
 
 /// Runs the handler. A panic is an ending like any other.

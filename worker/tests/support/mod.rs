@@ -307,6 +307,7 @@ pub(crate) fn assignment(lease: u64, tool: &str, arguments: &str) -> pool_frame:
         timeout: Some(proto_duration(60)),
         attempt: 1,
         idempotency_key: format!("batch/call-{lease}"),
+        ..Default::default()
     })
 }
 

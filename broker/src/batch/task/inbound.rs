@@ -18,6 +18,7 @@ use crate::ingest::{self, Input, Position, Refusal, TurnEnd};
 use crate::lane::lease::Call;
 use crate::policy::Effects;
 use crate::schema::Invalid;
+use crate::tool_format::Format;
 
 impl Task {
     pub(super) fn packet(&mut self, packet: v1::ExecuteRequest, now: Instant) -> Option<End> {
@@ -32,12 +33,7 @@ impl Task {
                 Err(malformed) => return Some(End::Refused(status::malformed(&malformed))),
             }
         }
-        let known = self.provider.as_ref().is_none_or(Provider::told);
-        let end = self.take_in(steps);
-        if !known && self.provider.as_ref().is_some_and(Provider::knows) {
-            self.accept();
-        }
-        end
+        self.take_in(steps)
     }
 
     pub(super) fn take_in(&mut self, steps: Vec<Step>) -> Option<End> {
@@ -117,7 +113,7 @@ impl Task {
                 self.routes.push(None);
             }
             ingest::Event::Duplicate(header) => {
-                self.batch.duplicate(header);
+                self.batch.duplicate(header, now);
                 self.routes.push(None);
             }
             ingest::Event::Complete(position, call) => self.complete(position, call, now),
@@ -146,7 +142,12 @@ impl Task {
                 self.batch.refuse(position, false, error, now);
             }
             ingest::Event::Sealed(end, unfinished) => {
-                self.sealed(end, &unfinished, "the turn ended before its block did", now);
+                self.sealed(
+                    end,
+                    &unfinished,
+                    "was never complete: the turn ended before its block did",
+                    now,
+                );
             }
         }
     }
@@ -207,7 +208,9 @@ impl Task {
         };
         let Some(tool) = self.find(name) else {
             let suggest = self.suggestions > 0;
-            let error = self.catalogue.why_unknown(name, suggest);
+            let dialect = self.provider.as_ref().and_then(Provider::dialect);
+            let listed = dialect.map(Format::of);
+            let error = self.catalogue.why_unknown(name, suggest, listed);
             self.suggestions = self.suggestions.saturating_sub(1);
             return self.batch.refuse(position, true, error, now);
         };
@@ -216,7 +219,11 @@ impl Task {
             let error = match invalid {
                 Invalid::Undecided(why) => {
                     let incident = format!("{}/{position}", self.id);
-                    tracing::error!(batch.id = %self.id, tool = name, incident, why, "arguments could not be checked");
+                    let call = self.batch.id_of(position).map(tracing::field::display);
+                    tracing::error!(
+                        batch.id = %self.id, call.id = call, tool = name, incident, why,
+                        "arguments could not be checked"
+                    );
                     CallError::internal(&incident, Effect::NotStarted)
                 }
                 invalid => CallError::invalid_arguments(name, invalid),
@@ -229,13 +236,9 @@ impl Task {
             .complete(position, Arc::clone(&revision.policy), now);
     }
 
-    /// The tool that a model means by a name. One that a provider's request named is known by the name it had there too.
+    /// The tool that a model means by a name: its own, or the one that its provider permits.
     fn find(&self, name: &str) -> Option<Arc<Tool>> {
-        if self.provider.is_some() {
-            self.catalogue.find_as_called(name)
-        } else {
-            self.catalogue.find(name)
-        }
+        self.catalogue.find_as_called(name)
     }
 
     fn route(
@@ -258,6 +261,7 @@ impl Task {
             idempotency_key,
             policy: Arc::clone(&revision.policy),
             notices: self.notices.clone(),
+            trace: self.trace.clone(),
         });
         self.routes[position] = Some(Route {
             lane: Arc::clone(&tool.lane),

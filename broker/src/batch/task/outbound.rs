@@ -1,24 +1,36 @@
 //! What the agent is told: progress while it keeps up, and the finished batch.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 use tonic::Status;
 use toolpool_proto::v1;
 use toolpool_proto::v1::batch_frame::Frame;
 
-use super::{End, Task};
-use crate::batch::Report;
+use super::provider::Provider;
+use super::{End, Route, Task};
+use crate::batch::{CallReport, Report};
 use crate::grpc::{PACKET_BYTES, convert};
 use crate::id::BatchId;
-use crate::ingest::dialect::Turn;
+use crate::ingest::dialect::{Answered, Turn};
+use crate::telemetry::{BatchEnd, Finished};
 
 impl Task {
     /// Sends the progress that has come together; a reader that does not keep up misses it.
     pub(super) fn tell(&mut self) {
         if !self.progress.is_empty() {
             let frames = std::mem::take(&mut self.progress);
-            let _ = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
+            let sent = self.out.try_send(Ok(v1::ExecuteResponse { frames }));
+            if let Err(TrySendError::Full(Ok(packet))) = sent {
+                let mut frames = packet.frames;
+                let many = frames.len();
+                // What the stream is taken for is told all the same, later.
+                frames.retain(|frame| matches!(frame.frame, Some(Frame::Accepted(_))));
+                self.metrics.progress_dropped_at_agent(many - frames.len());
+                self.progress = frames;
+            }
         }
     }
 
@@ -28,8 +40,14 @@ impl Task {
             batch,
             provider,
             out,
+            accepted,
             accepted_at,
+            metrics,
+            catalogue,
+            routes,
             config,
+            telemetry,
+            trace,
             ..
         } = self;
         let report = batch.into_report(Instant::now());
@@ -37,13 +55,64 @@ impl Task {
             batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
             "batch finished"
         );
+        for call in &report.calls {
+            // What went wrong is the agent's to handle; here it is for whoever turns the log up to look for it.
+            if let Err(error) = &call.result {
+                let worker = call.ledger.worker.as_ref().map(tracing::field::display);
+                tracing::debug!(
+                    batch.id = %id, call.id = %call.id, worker.id = worker, tool = call.tool, code = ?error.code,
+                    attempts = call.ledger.attempts, ran = ?call.ledger.ran, "call failed"
+                );
+            }
+        }
+        if let End::Refused(status) = &end {
+            tracing::info!(batch.id = %id, code = ?status.code(), reason = status.message(), "batch refused");
+        }
+        metrics.batch_ended(end.kind(), &report, |position, name| {
+            match routes.get(position) {
+                Some(Some(route)) => Arc::clone(route.lane.series()),
+                // Refused before it had a way; the name is the model's, and may be anything.
+                _ => catalogue.find_as_called(name).map_or_else(
+                    || Arc::clone(metrics.no_tool()),
+                    |tool| Arc::clone(tool.lane.series()),
+                ),
+            }
+        });
+        if let Some(trace) = trace.as_deref().filter(|trace| trace.is_recorded()) {
+            let arguments = |route: Option<Route>| Some(route?.call.arguments.clone());
+            telemetry.finished(&Finished {
+                trace,
+                batch: &id,
+                accepted,
+                accepted_at,
+                report: &report,
+                end: match &end {
+                    End::Finished => BatchEnd::Results,
+                    End::Refused(status) => BatchEnd::Refused(status),
+                    End::Unread => BatchEnd::Unread,
+                },
+                dialect: provider.as_ref().and_then(Provider::dialect),
+                arguments: (config.trace_content)
+                    .then(|| routes.into_iter().map(arguments).collect()),
+            });
+        }
         let packets = match end {
             End::Unread => return,
             End::Refused(status) => vec![Err(status)],
             End::Finished => {
-                let told =
-                    provider.map(|provider| provider.finish(&report, config.max_answer_bytes));
-                packets(&id, accepted_at, report, told)
+                let told = provider.map(|provider| {
+                    provider.count(&metrics);
+                    provider.finish(&report, config.max_answer_bytes)
+                });
+                if let Some((turn, _)) = &told {
+                    metrics.provider_turn(turn.dialect, turn.end);
+                }
+                packets(
+                    (&id, trace.and_then(|trace| trace.id_to_tell())),
+                    accepted_at,
+                    report,
+                    told,
+                )
             }
         };
         for packet in packets {
@@ -52,6 +121,7 @@ impl Task {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return,
                 Err(_) => {
+                    metrics.undelivered();
                     tracing::warn!(batch.id = %id, "the agent does not read its finished batch; given up");
                     return;
                 }
@@ -62,31 +132,43 @@ impl Task {
 
 /// All results and the last frame, in packets of a size that every client takes unless one result alone is larger.
 fn packets(
-    id: &BatchId,
+    (id, trace_id): (&BatchId, Option<String>),
     accepted_at: SystemTime,
     report: Report,
     told: Option<(Turn, v1::Turn)>,
 ) -> Vec<Result<v1::ExecuteResponse, Status>> {
     let (turn, told) = told.unzip();
-    let calls = turn.map_or(Vec::new(), |turn| turn.calls);
-    let finished = convert::finished(id, accepted_at, &report, told);
-    let mut packets = Vec::with_capacity(1);
+    let finished = v1::Finished {
+        trace_id,
+        ..convert::finished(id, accepted_at, &report, told)
+    };
     let mut frames = Vec::with_capacity(report.calls.len() + 1);
-    let mut bytes = 0;
-    for call in report.calls {
-        let size = call.about_bytes();
+    let (mut packets, mut bytes) = (Vec::with_capacity(1), 0);
+    for (call, of) in in_order(report.calls, turn.as_ref()) {
+        let size = call.about_bytes() + of.map_or(0, Answered::about_bytes);
         if bytes > 0 && bytes + size > PACKET_BYTES {
             let frames = std::mem::take(&mut frames);
             packets.push(Ok(v1::ExecuteResponse { frames }));
             bytes = 0;
         }
         bytes += size;
-        let of = calls.get(call.position);
-        frames.push(convert::batch_frame(Frame::Result(convert::result(
-            call, of,
-        ))));
+        let result = convert::result(call, of);
+        frames.push(convert::batch_frame(Frame::Result(result)));
     }
     frames.push(convert::batch_frame(Frame::Finished(finished)));
     packets.push(Ok(v1::ExecuteResponse { frames }));
     packets
+}
+
+/// The calls in the model's order, which need not be that in which they began, with what their provider said of them.
+fn in_order(calls: Vec<CallReport>, turn: Option<&Turn>) -> Vec<(CallReport, Option<&Answered>)> {
+    let of = |call: &CallReport| turn.and_then(|turn| turn.calls.get(call.position));
+    let mut calls: Vec<_> = (calls.into_iter())
+        .map(|call| {
+            let of = of(&call);
+            (call, of)
+        })
+        .collect();
+    calls.sort_by_key(|(call, of)| of.map_or(call.position, |of| of.position));
+    calls
 }

@@ -13,6 +13,7 @@ use crate::grpc::convert;
 use crate::id::BatchId;
 use crate::ingest::dialect::{Answered, Dialect, Limits, ProviderTurn, Turn, Void, seed};
 use crate::ingest::{Input, Position, TurnEnd};
+use crate::metrics::Metrics;
 
 /// Why a call that began is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,39 +75,44 @@ impl Provider {
         self.turn.event(json, inputs);
     }
 
-    /// The agent's own end. One that is good only says that no more will come: whether the turn is complete stands in the
-    /// stream.
+    /// The agent's own end.
     pub(super) fn seal(&mut self, end: TurnEnd, inputs: &mut Vec<Input>) {
-        match end {
-            TurnEnd::Complete => self.turn.finish(inputs),
-            TurnEnd::Truncated | TurnEnd::Aborted => self.turn.end(end, inputs),
-        }
+        self.turn.end(end, inputs);
     }
 
-    /// The agent has stopped sending in the middle of a call; whoever ends the turn knows.
-    pub(super) fn fell_silent(&mut self) {
-        self.turn
-            .fail("the agent fell silent in the middle of a call");
+    /// Nothing that still comes counts; the turn has been ended for it.
+    pub(super) fn cut(&mut self, why: &str) {
+        self.turn.cut(why);
     }
 
-    pub(super) fn knows(&self) -> bool {
-        self.turn.dialect().is_some()
+    /// What the stream is has come out, and the agent has not been told.
+    pub(super) fn has_news(&self) -> bool {
+        !self.told && self.dialect().is_some()
     }
 
-    pub(super) fn told(&self) -> bool {
-        self.told
-    }
-
-    /// What the stream is, as far as that is known, to be told to the agent.
-    pub(super) fn tell(&mut self) -> Option<Dialect> {
-        self.told = self.knows();
+    /// What the stream is, as far as that is known.
+    pub(super) fn dialect(&self) -> Option<Dialect> {
         self.turn.dialect()
+    }
+
+    /// The same, to be told to the agent.
+    pub(super) fn tell(&mut self) -> Option<Dialect> {
+        let dialect = self.turn.dialect();
+        self.told = dialect.is_some();
+        dialect
     }
 
     /// The call has no place in the assistant's message.
     pub(super) fn drop_call(&mut self, position: Position, reason: DropReason) {
         if self.dropped.iter().all(|(dropped, _)| *dropped != position) {
             self.dropped.push((position, reason));
+        }
+    }
+
+    /// Counts the calls that are none.
+    pub(super) fn count(&self, metrics: &Metrics) {
+        for (_, reason) in &self.dropped {
+            metrics.provider_call_dropped(*reason);
         }
     }
 

@@ -25,7 +25,9 @@ fn whole(id: &str, tool: &str) -> Step {
 #[tokio::test(start_paused = true)]
 async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
     let config = Arc::new(Config::default());
-    let catalogue = Arc::new(Catalogue::new(Arc::clone(&config), context()));
+    let lanes = context();
+    let metrics = Arc::clone(&lanes.metrics);
+    let catalogue = Arc::new(Catalogue::new(Arc::clone(&config), lanes));
     catalogue.install_as_is(
         Definition {
             name: "broken".into(),
@@ -44,15 +46,18 @@ async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
         finish_on_disconnect: false,
         progress: false,
         provider: None,
+        agent: None,
     };
     let place = Batches::new(1).room().unwrap().open(&open.batch).unwrap();
     let task = Task::new(Opened {
+        metrics,
         open,
         key: BatchKey(0),
         place,
         rpc_deadline: None,
         config,
         catalogue,
+        telemetry: Telemetry::default(),
         expire: CancellationToken::new(),
         out,
     });

@@ -9,6 +9,7 @@ use super::{Malformed, duration, malformed, printable};
 use crate::id::{BatchId, CallId};
 use crate::ingest::dialect::Dialect;
 use crate::ingest::{Header, Input, TurnEnd};
+use crate::telemetry::TraceContext;
 
 const MAX_ID_BYTES: usize = 256;
 /// As much of a tool's name as is kept; no tool has one that long.
@@ -25,6 +26,8 @@ pub(crate) struct Open {
     pub(crate) progress: bool,
     /// The agent pipes its provider's stream in.
     pub(crate) provider: Option<Provider>,
+    /// The agent's span.
+    pub(crate) agent: Option<TraceContext>,
 }
 
 /// What an agent says of its provider's stream.
@@ -76,7 +79,9 @@ pub(crate) fn open(open: v1::Open) -> Result<Open, Malformed> {
     if deadline.is_some_and(|time| time.is_zero()) {
         return malformed("open.deadline is 0; permitted is more than that, or leave it out");
     }
+    let parent = open.traceparent.as_deref();
     Ok(Open {
+        agent: parent.and_then(|parent| TraceContext::parse(parent, open.tracestate.as_deref())),
         batch,
         deadline,
         max_parallel,
@@ -91,6 +96,14 @@ fn provider(dialect: Option<i32>, local_tools: Vec<String>) -> Result<Option<Pro
         return malformed(format!(
             "open.local_tools has {} names; permitted are {MOST_LOCAL_TOOLS}",
             local_tools.len()
+        ));
+    }
+    if let Some(name) =
+        (local_tools.iter()).find(|name| !(1..=MAX_TOOL_NAME_BYTES).contains(&name.len()))
+    {
+        return malformed(format!(
+            "open.local_tools has a name of {} bytes; permitted are 1 to {MAX_TOOL_NAME_BYTES}",
+            name.len()
         ));
     }
     let dialect = match dialect {

@@ -54,6 +54,7 @@ pub(crate) fn finished(
         summed_run: Some(to_wire(report.summed_run())),
         duplicates: report.duplicates.iter().map(duplicate).collect(),
         turn,
+        trace_id: None,
     }
 }
 
@@ -75,7 +76,7 @@ pub(crate) fn result(report: CallReport, of: Option<&Answered>) -> v1::CallResul
     v1::CallResult {
         id: report.id.to_string(),
         tool: report.tool,
-        position: u32::try_from(report.position).unwrap_or(u32::MAX),
+        position: u32::try_from(of.map_or(report.position, |of| of.position)).unwrap_or(u32::MAX),
         ending: Some(ending),
         ledger: Some(ledger(report.ledger)),
         provider_id: of.and_then(|of| of.provider_id.clone()),

@@ -1,5 +1,7 @@
 //! A turn whose provider's stream was piped in, as it is told with the finished batch.
 
+use std::collections::HashSet;
+
 use bytes::Bytes;
 use toolpool_proto::v1;
 
@@ -30,6 +32,27 @@ pub(crate) fn turn(
             ))
         })
         .collect();
+    dropped.extend(
+        turn.not_ours_void
+            .iter()
+            .map(|(call, why)| v1::DroppedCall {
+                id: String::new(),
+                provider_id: (!call.id.is_empty()).then(|| call.id.clone()),
+                tool: call.name.clone(),
+                position: place(call.position),
+                reason: reason((*why).map_or(DropReason::Incomplete, DropReason::from)).into(),
+            }),
+    );
+    // Another call under its id is alive: whoever drops calls by their ids must not find that.
+    let alive = turn.calls.iter().filter(|call| call.void.is_none());
+    let alive: HashSet<&String> = alive.filter_map(|call| call.provider_id.as_ref()).collect();
+    dropped.retain(|call| {
+        let again = call
+            .provider_id
+            .as_ref()
+            .is_some_and(|id| alive.contains(id));
+        !(again && call.reason() == v1::DropReason::Superseded)
+    });
     dropped.sort_by_key(|call| call.position);
     let turn_end = match turn.end {
         TurnEnd::Complete => v1::TurnEnd::Complete,
@@ -47,20 +70,23 @@ pub(crate) fn turn(
     }
 }
 
-fn dropped_call(report: &CallReport, call: &Answered, reason: DropReason) -> v1::DroppedCall {
-    let reason = match reason {
-        DropReason::Incomplete => v1::DropReason::Incomplete,
-        DropReason::NotJson => v1::DropReason::NotJson,
-        DropReason::Withdrawn => v1::DropReason::Withdrawn,
-        DropReason::Superseded => v1::DropReason::Superseded,
-        DropReason::Unreadable => v1::DropReason::Unreadable,
-    };
+fn dropped_call(report: &CallReport, call: &Answered, why: DropReason) -> v1::DroppedCall {
     v1::DroppedCall {
         id: report.id.to_string(),
         provider_id: call.provider_id.clone(),
         tool: report.tool.clone(),
         position: place(call.position),
-        reason: reason.into(),
+        reason: reason(why).into(),
+    }
+}
+
+fn reason(why: DropReason) -> v1::DropReason {
+    match why {
+        DropReason::Incomplete => v1::DropReason::Incomplete,
+        DropReason::NotJson => v1::DropReason::NotJson,
+        DropReason::Withdrawn => v1::DropReason::Withdrawn,
+        DropReason::Superseded => v1::DropReason::Superseded,
+        DropReason::Unreadable => v1::DropReason::Unreadable,
     }
 }
 

@@ -204,6 +204,7 @@ pub(crate) fn assignment(lease: &Lease, time_left: Duration) -> v1::Assignment {
         .idempotency_key
         .clone()
         .unwrap_or_else(|| format!("{} {}", call.batch, call.id));
+    let trace = call.trace.as_deref();
     v1::Assignment {
         lease_id: lease.id.0,
         batch_id: call.batch.to_string(),
@@ -213,6 +214,8 @@ pub(crate) fn assignment(lease: &Lease, time_left: Duration) -> v1::Assignment {
         timeout: Some(to_wire(time_left)),
         attempt: lease.attempt.number,
         idempotency_key: key,
+        traceparent: trace.map(|trace| trace.traceparent(lease.attempt.span)),
+        tracestate: trace.and_then(|trace| trace.state().map(str::to_owned)),
     }
 }
 

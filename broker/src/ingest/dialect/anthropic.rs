@@ -118,12 +118,8 @@ impl Decode for Anthropic {
         Ok(())
     }
 
-    fn finish(&mut self, calls: &mut Calls) {
-        // Without `message_stop`; but nothing of the message can follow its stop reason.
-        if self.end.is_some() {
-            self.end(calls);
-        }
-    }
+    /// Nothing but `message_stop` ends a turn well.
+    fn finish(&mut self, _calls: &mut Calls) {}
 }
 
 impl Anthropic {

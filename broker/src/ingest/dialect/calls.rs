@@ -96,14 +96,18 @@ pub(crate) enum Void {
 }
 
 impl Void {
-    /// For a model to read, in a sentence that goes on from "was never complete:".
+    /// For a model to read: goes on from the call's name.
     pub(crate) fn to_text(self) -> &'static str {
         match self {
-            Self::Cut => "the turn was cut before its arguments began",
-            Self::NotJson => "its arguments are not JSON",
-            Self::Withdrawn => "the model's provider withdrew it",
-            Self::Superseded => "the model's provider began the message anew",
-            Self::Unreadable => "a damaged event of the model's stream may have been a part of it",
+            Self::Cut => "was never complete: the turn was cut before its arguments began",
+            Self::NotJson => "was never complete: its arguments are not JSON",
+            Self::Withdrawn => "was withdrawn by the model's provider",
+            Self::Superseded => {
+                "is no part of the turn: the model's provider began its message anew"
+            }
+            Self::Unreadable => {
+                "cannot be trusted: a damaged event of the model's stream may have been a part of it"
+            }
         }
     }
 }
@@ -119,6 +123,15 @@ pub(crate) struct NotOurs {
     /// Its place among all calls of the turn, from 0.
     pub(crate) position: usize,
     order: u64,
+    stage: Stage,
+}
+
+/// How far a call of the agent's own has come. All others are whole when they are told of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Open,
+    Whole,
+    Void(Void),
 }
 
 /// A call that the broker runs, or refuses, and that is answered.
@@ -136,6 +149,14 @@ pub(crate) struct Answered {
     pub(crate) void: Option<Void>,
 }
 
+impl Answered {
+    /// About what it is on the wire.
+    pub(crate) fn about_bytes(&self) -> usize {
+        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
+        of(&self.provider_id) + of(&self.signature)
+    }
+}
+
 /// What is known of a turn besides its calls' results.
 #[derive(Debug)]
 pub(crate) struct Turn {
@@ -145,6 +166,8 @@ pub(crate) struct Turn {
     pub(crate) calls: Vec<Answered>,
     /// In the model's order.
     pub(crate) not_ours: Vec<NotOurs>,
+    /// Calls of the agent's own tools that are none, in the model's order. `None`: the turn ended before the call did.
+    pub(crate) not_ours_void: Vec<(NotOurs, Option<Void>)>,
     pub(crate) end: TurnEnd,
     /// In the provider's words.
     pub(crate) stop_reason: Option<String>,
@@ -165,6 +188,8 @@ impl Block {
 struct Slot {
     /// The position of a call of ours.
     ours: Option<usize>,
+    /// Where a call of the agent's own stands in `not_ours`.
+    local: Option<usize>,
     open: bool,
     text: Closed,
 }
@@ -247,14 +272,15 @@ impl Calls {
         }
         let block = Block(self.blocks.len());
         let id = call.id.filter(|id| !id.is_empty());
-        let ours = if self.local_tools.contains(call.name) {
-            self.pass_over(Owner::Agent, id, call.name, call.order);
-            None
+        let (ours, local) = if self.local_tools.contains(call.name) {
+            let at = self.note(Owner::Agent, id, call.name, call.order);
+            (None, at)
         } else {
-            Some(self.begin_ours(call, id))
+            (Some(self.begin_ours(call, id)), None)
         };
         self.blocks.push(Slot {
             ours,
+            local,
             open: true,
             text: Closed::default(),
         });
@@ -286,21 +312,33 @@ impl Calls {
 
     /// A call that is somebody else's to run.
     pub(super) fn pass_over(&mut self, owner: Owner, id: Option<&str>, name: &str, order: u64) {
+        self.note(owner, id, name, order);
+    }
+
+    /// Returns its place among those that are not ours, if it has one.
+    fn note(&mut self, owner: Owner, id: Option<&str>, name: &str, order: u64) -> Option<usize> {
         self.passed_over += 1;
         if self.passed_over > MOST_PASSED_OVER {
             self.fail(format!(
                 "the turn has more than {MOST_PASSED_OVER} calls that others run"
             ));
         }
-        if self.not_ours.len() < MOST_NOT_OURS {
-            self.not_ours.push(NotOurs {
-                owner,
-                id: clip(id.unwrap_or_default(), MAX_PROVIDER_ID_BYTES).to_owned(),
-                name: clip(name, MAX_NAME_BYTES).to_owned(),
-                position: 0,
-                order,
-            });
+        if self.not_ours.len() >= MOST_NOT_OURS {
+            return None;
         }
+        self.not_ours.push(NotOurs {
+            owner,
+            id: clip(id.unwrap_or_default(), MAX_PROVIDER_ID_BYTES).to_owned(),
+            name: clip(name, MAX_NAME_BYTES).to_owned(),
+            position: 0,
+            order,
+            stage: if owner == Owner::Agent {
+                Stage::Open
+            } else {
+                Stage::Whole
+            },
+        });
+        Some(self.not_ours.len() - 1)
     }
 
     /// More of a call's text. Without effect on a block that is not open.
@@ -321,11 +359,29 @@ impl Calls {
 
     /// The provider's id of a call that began without one. Only its answer needs it.
     pub(super) fn identify(&mut self, block: Block, id: &str) {
-        let ours = self.blocks.get(block.0).and_then(|slot| slot.ours);
+        let slot = self.blocks.get(block.0);
+        let local = slot.and_then(|slot| slot.local);
+        if let Some(call) = local.and_then(|at| self.not_ours.get_mut(at))
+            && call.id.is_empty()
+        {
+            clip(id, MAX_PROVIDER_ID_BYTES).clone_into(&mut call.id);
+        }
+        let ours = slot.and_then(|slot| slot.ours);
         if let Some(call) = ours.and_then(|position| self.ours.get_mut(position))
             && call.provider_id.is_none()
         {
             call.provider_id = Some(clip(id, MAX_PROVIDER_ID_BYTES).to_owned());
+        }
+    }
+
+    /// What goes back with the answer, of a call that began without it.
+    pub(super) fn caller(&mut self, block: Block, caller: &RawValue) {
+        let ours = self.blocks.get(block.0).and_then(|slot| slot.ours);
+        if let Some(position) = ours
+            && self.ours[position].caller.is_none()
+        {
+            self.keep(caller.get().len());
+            self.ours[position].caller = Some(caller.to_owned());
         }
     }
 
@@ -347,6 +403,10 @@ impl Calls {
 
     /// The block's own marker has come.
     pub(super) fn complete(&mut self, block: Block) {
+        let slot = self.blocks.get(block.0).filter(|slot| slot.open);
+        if let Some(at) = slot.and_then(|slot| slot.local) {
+            self.not_ours[at].stage = Stage::Whole;
+        }
         if let Some(position) = self.open_one(block, true) {
             self.tell(Input::Stop {
                 index: index(position),
@@ -360,6 +420,9 @@ impl Calls {
             return;
         };
         slot.open = false;
+        if let Some(at) = slot.local {
+            self.not_ours[at].stage = Stage::Void(why);
+        }
         if let Some(position) = slot.ours
             && self.ours[position].void.is_none()
         {
@@ -375,6 +438,9 @@ impl Calls {
     pub(super) fn restart(&mut self) {
         for block in self.message..self.blocks.len() {
             self.void(Block(block), Void::Superseded);
+        }
+        for slot in &mut self.blocks[self.message..] {
+            slot.local = None;
         }
         self.message = self.blocks.len();
         self.not_ours.clear();
@@ -404,12 +470,13 @@ impl Calls {
         self.stop_reason = Some(clip(reason, MAX_NAME_BYTES).to_owned());
     }
 
-    /// The turn has ended as its provider said.
+    /// The turn has ended as its provider said. If some of it could not be read, that is not known: there may have been a
+    /// call in it, or an error.
     pub(super) fn end(&mut self, end: TurnEnd) {
-        if self.end.is_none() {
-            self.tell(Input::Seal(end));
-            self.end = Some(end);
+        if end == TurnEnd::Complete && self.unreadable > 0 {
+            return self.fail("an event of the provider's stream could not be read");
         }
+        self.end_as(end);
     }
 
     /// Nothing follows the seal.
@@ -421,14 +488,17 @@ impl Calls {
 
     /// The turn has ended as the agent says, unless it had ended before.
     pub(super) fn end_as(&mut self, end: TurnEnd) {
-        self.end(end);
+        if self.end.is_none() {
+            self.tell(Input::Seal(end));
+            self.end = Some(end);
+        }
     }
 
     /// The stream has failed: nothing that comes after it counts.
     pub(super) fn fail(&mut self, why: impl Into<String>) {
         if self.end.is_none() {
             self.error = Some(clip_reason(&why.into()).to_owned());
-            self.end(TurnEnd::Truncated);
+            self.end_as(TurnEnd::Truncated);
         }
     }
 
@@ -459,10 +529,19 @@ impl Calls {
             *position = place;
         }
         self.not_ours.sort_by_key(|call| call.position);
+        let (mut not_ours, mut not_ours_void) = (Vec::new(), Vec::new());
+        for call in self.not_ours {
+            match call.stage {
+                Stage::Whole => not_ours.push(call),
+                Stage::Open => not_ours_void.push((call, None)),
+                Stage::Void(why) => not_ours_void.push((call, Some(why))),
+            }
+        }
         Turn {
             dialect,
             calls: self.ours,
-            not_ours: self.not_ours,
+            not_ours,
+            not_ours_void,
             end: self.end.unwrap_or(TurnEnd::Truncated),
             stop_reason: self.stop_reason,
             error: self.error,

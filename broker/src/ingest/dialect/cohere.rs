@@ -16,8 +16,8 @@ use crate::ingest::TurnEnd;
 pub(super) struct Cohere {
     /// One as a rule.
     open: HashMap<u64, Open>,
-    /// The call that has ended, if none began after it.
-    last: Option<Block>,
+    /// The last call, if it has ended without any text: a call without arguments, unless the turn was cut right there.
+    blank: Option<Block>,
     /// Calls so far.
     order: u64,
 }
@@ -102,6 +102,13 @@ impl Cohere {
             None => (None, None, None),
         };
         let call = part.and_then(|part| part.tool_calls);
+        if let ("tool-call-start" | "tool-call-delta" | "tool-call-end", Some(block)) =
+            (message.kind.as_deref().unwrap_or_default(), self.blank)
+        {
+            // More came, so its end was no cut.
+            calls.complete(block);
+            self.blank = None;
+        }
         match message.kind.as_deref().unwrap_or_default() {
             "tool-call-start" => self.start(index, call, calls),
             "tool-call-delta" => {
@@ -112,8 +119,7 @@ impl Cohere {
             }
             "tool-call-end" => {
                 if let Some(open) = self.open.remove(&index) {
-                    self.last = Some(open.block);
-                    open.end(calls);
+                    self.blank = open.end(calls);
                 }
             }
             "message-end" => self.end(reason.as_deref(), error, calls),
@@ -123,7 +129,6 @@ impl Cohere {
 
     fn start(&mut self, index: u64, call: Option<ToolCall<'_>>, calls: &mut Calls) {
         self.order += 1;
-        self.last = None;
         if let Some(before) = self.open.remove(&index) {
             calls.void(before.block, Void::Superseded);
         }
@@ -156,14 +161,15 @@ impl Cohere {
             calls.stop_reason(reason);
         }
         if matches!(reason, Some("TOOL_CALL" | "COMPLETE" | "STOP_SEQUENCE")) {
+            if let Some(block) = self.blank.take() {
+                calls.complete(block);
+            }
             calls.end(TurnEnd::Complete);
             return;
         }
         // Cut by a limit, a timeout, an error, or something new. The end of the last call may be the cut's own doing.
-        if let Some(last) = self.last
-            && calls.text(last).is_nothing()
-        {
-            calls.void(last, Void::Cut);
+        if let Some(block) = self.blank.take() {
+            calls.void(block, Void::Cut);
         }
         match error {
             Some(error) => calls.fail(format!("the provider broke off: {}", error.get())),
@@ -180,12 +186,16 @@ impl Open {
         }
     }
 
-    fn end(self, calls: &mut Calls) {
+    /// Returns the call if there was nothing in it.
+    fn end(self, calls: &mut Calls) -> Option<Block> {
         if self.half.is_open() {
             calls.void(self.block, Void::NotJson);
+        } else if calls.text(self.block).is_nothing() {
+            return Some(self.block);
         } else {
             calls.complete(self.block);
         }
+        None
     }
 }
 
@@ -289,7 +299,7 @@ mod tests {
                 .error
                 .is_some_and(|error| error.contains("overloaded"))
         );
-        let decoded = read(&[BEGIN, STOP, "[DONE]"]);
+        let decoded = read(&[BEGIN, &fragment(r#""{}""#), STOP, "[DONE]"]);
         assert_eq!(calls(&decoded), ["f_1 f {}"]);
         assert!(!decoded.complete && decoded.error.is_some());
     }

@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
+use serde_json::value::RawValue;
 
 use super::json::Text;
 use super::{DONE, Dialect, Event};
@@ -70,12 +71,26 @@ fn by_first_key(data: &[u8]) -> Option<Dialect> {
     data.starts_with(b"candidates\"").then_some(Dialect::Gemini)
 }
 
+/// What a provider says where a stream was expected: the body of a refused request, or an error as the first event.
+pub(super) fn error(event: Event<'_>) -> Option<&str> {
+    #[derive(Deserialize)]
+    struct Refusal<'a> {
+        #[serde(borrow)]
+        error: Option<&'a RawValue>,
+        #[serde(borrow)]
+        detail: Option<&'a RawValue>,
+        #[serde(borrow)]
+        message: Option<&'a RawValue>,
+    }
+    let refusal: Refusal<'_> = serde_json::from_slice(event.data).ok()?;
+    let said = refusal.error.or(refusal.detail).or(refusal.message)?;
+    Some(said.get())
+}
+
 /// Anthropic's words are joined by underscores, Cohere's and Vercel's by hyphens, Responses' by dots.
 fn by_type(kind: &str) -> Option<Dialect> {
     match kind {
-        "message_start" | "content_block_start" | "content_block_delta" | "ping" => {
-            Some(Dialect::Anthropic)
-        }
+        "message_start" | "content_block_start" | "content_block_delta" => Some(Dialect::Anthropic),
         "message-start" | "content-start" | "content-delta" | "tool-plan-delta"
         | "tool-call-start" => Some(Dialect::Cohere),
         kind if kind.starts_with("response.") => Some(Dialect::OpenAiResponses),

@@ -263,6 +263,9 @@ impl Gemini {
 const OPENING: &str = "{";
 
 fn complete(streamed: &Streamed, calls: &mut Calls) {
+    if streamed.args.is_unfinished() {
+        return calls.void(streamed.block, Void::NotJson);
+    }
     append(streamed, calls);
     calls.complete(streamed.block);
 }

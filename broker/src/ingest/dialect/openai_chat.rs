@@ -1,8 +1,8 @@
 //! OpenAI Chat Completions, and the many servers that speak it more or less.
 //!
 //! No marker closes a call: all calls of a choice are complete at its finish reason. Until then a closed object is only an
-//! early signal. `[DONE]` without a finish reason is the server's word that its message has ended, and is taken as that
-//! unless something speaks against it: a call that is no closed object, or an event that could not be read.
+//! early signal. The turn ends with the stream (`[DONE]`, or no more bytes): after a finish reason another choice may still
+//! come, or an error. `[DONE]` without a finish reason completes the calls, but says nothing of how the turn ended.
 
 mod chunk;
 mod join;
@@ -24,8 +24,8 @@ const MOST_CHOICES: usize = 128;
 pub(super) struct OpenAiChat {
     choices: Vec<Message>,
     shared: Shared,
-    /// An event could not be read.
-    torn: bool,
+    /// A choice has ended for a reason that cuts it.
+    cut: bool,
 }
 
 /// One choice. With `n` over 1 there are several messages in a stream, each with calls of its own.
@@ -58,8 +58,18 @@ impl Decode for OpenAiChat {
         Ok(())
     }
 
-    fn finish(&mut self, _calls: &mut Calls) {
-        // Neither a finish reason nor `[DONE]`: the stream was cut, and nothing more is complete.
+    /// The end of the stream is the end of the turn, if every choice has come to its own.
+    fn finish(&mut self, calls: &mut Calls) {
+        let mut ends = self.choices.iter().map(|message| message.end);
+        if self.choices.is_empty() || ends.clone().any(|end| end.is_none()) {
+            return;
+        }
+        let cut = ends.any(|end| end == Some(TurnEnd::Truncated));
+        calls.end(if cut {
+            TurnEnd::Truncated
+        } else {
+            TurnEnd::Complete
+        });
     }
 }
 
@@ -73,15 +83,6 @@ impl OpenAiChat {
             return Ok(());
         }
         // A choice that has not begun by now is not waited for: servers begin all of them together.
-        let mut ends = self.choices.iter().map(|message| message.end);
-        if !self.choices.is_empty() && ends.clone().all(|end| end.is_some()) {
-            let cut = ends.any(|end| end == Some(TurnEnd::Truncated));
-            calls.end(if cut {
-                TurnEnd::Truncated
-            } else {
-                TurnEnd::Complete
-            });
-        }
         Ok(())
     }
 
@@ -97,7 +98,7 @@ impl OpenAiChat {
             // Its finish reason said again, with the usage.
             return Ok(());
         }
-        if let Some(delta) = &choice.delta {
+        if let Some(delta) = choice.delta() {
             for call in delta.tool_calls.iter() {
                 message.calls.tool_call(call, &mut self.shared, calls)?;
             }
@@ -111,12 +112,13 @@ impl OpenAiChat {
         let end = end_by(reason);
         if !failed {
             let cut = end != TurnEnd::Complete;
-            message.calls.end(cut, &mut self.shared, calls);
-            message.end = Some(end);
+            let closed = message.calls.end(cut, &mut self.shared, calls);
+            // Servers give a good reason for calls that a limit has cut too.
+            message.end = Some(if closed { end } else { TurnEnd::Truncated });
         }
         // Of several the one that cuts the turn tells more.
-        let mut others = self.choices.iter().map(|message| message.end);
-        if end == TurnEnd::Truncated || !others.any(|end| end == Some(TurnEnd::Truncated)) {
+        self.cut |= end == TurnEnd::Truncated;
+        if end == TurnEnd::Truncated || !self.cut {
             calls.stop_reason(reason);
         }
         Ok(())
@@ -142,23 +144,17 @@ impl OpenAiChat {
     }
 
     fn done(&mut self, calls: &mut Calls) {
-        let mut complete = !self.choices.is_empty() && !self.torn;
+        self.finish(calls);
         for message in &mut self.choices {
-            complete &= match message.end {
+            if message.end.is_none() {
                 // Whether its arguments had begun is not known of a call without any.
-                None => message.calls.end(true, &mut self.shared, calls),
-                Some(end) => end == TurnEnd::Complete,
-            };
+                message.calls.end(true, &mut self.shared, calls);
+            }
         }
-        calls.end(if complete {
-            TurnEnd::Complete
-        } else {
-            TurnEnd::Truncated
-        });
+        calls.end(TurnEnd::Truncated);
     }
 
     fn tear(&mut self) {
-        self.torn = true;
         for message in &mut self.choices {
             message.calls.tear();
         }

@@ -145,8 +145,17 @@ impl OpenAiResponses {
         } else {
             Cow::default()
         };
+        if !done && (item.name.as_deref().unwrap_or_default().is_empty() || item.has_no_call_id()) {
+            // Its done item will have them.
+            return Ok(());
+        }
         let block = match known.map(|known| &known.stage) {
-            Some(Stage::Open(block)) => *block,
+            Some(Stage::Open(block)) => {
+                if let Some(caller) = item.caller {
+                    calls.caller(*block, caller);
+                }
+                *block
+            }
             Some(Stage::Done | Stage::Passed) => return Ok(()),
             None => calls.begin(NewCall {
                 id: item.call_id.as_deref(),

@@ -59,7 +59,7 @@ fn a_list_is_no_object_though_it_has_the_fields_in_their_order() {
         ),
         (
             Dialect::OpenAiResponses,
-            r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","name":"n"}}"#,
+            r#"{"type":"response.output_item.added","output_index":0,"item":{"type":"function_call","call_id":"i","name":"n"}}"#,
             r#"{"type":"response.output_item.added","output_index":0,"item":["function_call",null,null,"n",null,null,null,null,null,null]}"#,
         ),
         (

@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 use toolpool_proto::v1::{self as proto, ErrorCode, content::Kind};
 
 use super::*;
-use crate::{assignment::Assignment, context::Links};
+use crate::{assignment::Assignment, context::Links, trace::Trace};
 
+const TRACEPARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const MAX_RESULT: u64 = 16 * 1024 * 1024;
 
 /// Only ever passes when a test fails.
@@ -69,15 +70,18 @@ impl Script {
             }),
             attempt: 2,
             idempotency_key: "key".to_owned(),
+            traceparent: Some(TRACEPARENT.to_owned()),
+            tracestate: Some("vendor=1".to_owned()),
         };
         let (progress, _) = mpsc::channel(1);
+        let assignment = Assignment::from_proto(assignment, Instant::now());
         let links = Links {
             cancel: self.cancel.clone(),
             progress,
             max_result_bytes: MAX_RESULT,
+            trace: Trace::begin(&assignment),
         };
-        let (context, arguments) =
-            Context::of(Assignment::from_proto(assignment, Instant::now()), links);
+        let (context, arguments) = Context::of(assignment, links);
         let spec = Arc::new(self.spec.clone());
         tokio::spawn(async move {
             let result = run(&spec, arguments, &context).await;
@@ -183,6 +187,12 @@ async fn a_script_knows_its_call() {
             .await,
     );
     assert!(said.starts_with("batch call 2 key hello 59 /"), "{said}");
+}
+
+#[tokio::test]
+async fn a_script_knows_its_trace() {
+    let said = text(script("echo $TRACEPARENT $TRACESTATE").run().await);
+    assert_eq!(said.trim(), format!("{TRACEPARENT} vendor=1"));
 }
 
 #[tokio::test]

@@ -112,6 +112,11 @@ impl PartialArgs {
         Ok(())
     }
 
+    /// A string of it says of itself that more of it is due.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.root.values().any(Node::is_unfinished)
+    }
+
     /// The object as text.
     pub(super) fn to_json(&self) -> String {
         // Strings, and JSON that was parsed before, can always be written.
@@ -150,6 +155,15 @@ fn member<'a>(object: &'a mut Object, name: &str, bytes: &mut usize) -> &'a mut 
 }
 
 impl Node {
+    fn is_unfinished(&self) -> bool {
+        match self {
+            Self::Text { continues, .. } => *continues,
+            Self::Object(members) => members.values().any(Self::is_unfinished),
+            Self::Array(elements) => elements.iter().any(Self::is_unfinished),
+            Self::Empty | Self::Null | Self::Raw(_) => false,
+        }
+    }
+
     /// The value one step down, made if there is none. An array has no gaps: an index is one that is there, or the next.
     fn child(&mut self, step: &Step<'_>, bytes: &mut usize) -> Option<&mut Self> {
         if let Self::Empty = self {

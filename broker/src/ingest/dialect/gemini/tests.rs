@@ -338,10 +338,10 @@ fn only_stop_is_a_good_end() {
 }
 
 #[test]
-fn what_the_stream_said_of_its_end_stands_unless_the_agent_gives_up() {
+fn an_agent_that_calls_the_turn_cut_is_believed() {
     for (said, end) in [
         (TurnEnd::Complete, TurnEnd::Complete),
-        (TurnEnd::Truncated, TurnEnd::Complete),
+        (TurnEnd::Truncated, TurnEnd::Truncated),
         (TurnEnd::Aborted, TurnEnd::Aborted),
     ] {
         assert_eq!(turn(&[stop()], said).end, end);

@@ -18,12 +18,19 @@ pub(super) struct Chunk<'a> {
 pub(super) struct Choice<'a> {
     pub(super) index: Option<u64>,
     #[serde(borrow, default, deserialize_with = "object")]
-    pub(super) delta: Option<Delta<'a>>,
+    delta: Option<Delta<'a>>,
+    /// Stands in its place where a response was not streamed.
+    #[serde(borrow, default, deserialize_with = "object")]
+    message: Option<Delta<'a>>,
     #[serde(borrow)]
     finish_reason: Option<Text<'a>>,
 }
 
-impl Choice<'_> {
+impl<'a> Choice<'a> {
+    pub(super) fn delta(&self) -> Option<&Delta<'a>> {
+        self.delta.as_ref().or(self.message.as_ref())
+    }
+
     /// Why the choice ends here, if it does.
     pub(super) fn finish_reason(&self) -> Option<&str> {
         said(self.finish_reason.as_ref())

@@ -146,7 +146,7 @@ impl Joined {
                 State::Waiting(waiting) => shared.kept -= waiting.text.len(),
                 State::Begun { block, .. } => {
                     let text = calls.text(block);
-                    closed &= matches!(text, Closed::Object { .. });
+                    closed &= matches!(text, Closed::Object { .. }) || (!cut && text.is_nothing());
                     if call.half.is_open() {
                         calls.void(block, Void::NotJson);
                     } else if cut && text.is_nothing() {
@@ -260,19 +260,29 @@ impl Call {
         match &mut self.state {
             State::Waiting(waiting) => {
                 waiting.signature = waiting.signature.take().or(piece.signature);
+                if self.name.is_some() && !waiting.again {
+                    self.begin(shared, calls);
+                    return self.add(text.as_deref(), calls);
+                }
                 waiting.keep(text.as_deref(), shared, calls.most_kept());
-                if self.name.is_some() && !(waiting.again && waiting.text.trim().is_empty()) {
+                if self.name.is_some() && !waiting.text.trim().is_empty() {
                     self.begin(shared, calls);
                 }
             }
-            State::Begun { block, .. } => {
-                match text {
-                    Some(text) => calls.append(*block, &text),
-                    None => calls.void(*block, Void::NotJson),
-                }
-                self.watch(calls);
-            }
+            State::Begun { .. } => self.add(text.as_deref(), calls),
         }
+    }
+
+    /// More text of a call that has begun; `None` is text that was none.
+    fn add(&mut self, text: Option<&str>, calls: &mut Calls) {
+        let State::Begun { block, .. } = self.state else {
+            return;
+        };
+        match text {
+            Some(text) => calls.append(block, text),
+            None => calls.void(block, Void::NotJson),
+        }
+        self.watch(calls);
     }
 
     fn begin(&mut self, shared: &mut Shared, calls: &mut Calls) {

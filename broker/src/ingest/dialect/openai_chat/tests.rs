@@ -515,7 +515,10 @@ fn nothing_is_complete_without_an_end() {
 fn done_without_a_finish_reason_ends_closed_objects_only() {
     let closed =
         || chat().calls(r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}"#);
-    check(&closed().done(), &[r#"a f {"x":1}"#]);
+    // Nothing says whether the turn was cut: what is held is not run.
+    let decoded = closed().done().read();
+    assert_eq!(calls(&decoded), [r#"a f {"x":1}"#]);
+    assert!(!decoded.complete && decoded.error.is_none());
 
     for second in ["", "null", r#"{\"y\":"#] {
         let decoded = closed()
@@ -573,7 +576,7 @@ fn text_after_a_closed_object_undoes_the_early_start_at_once() {
         "0 early",
         "0 + {\"x\":2}",
         "0 void NotJson",
-        "seal Complete",
+        "seal Truncated",
     ];
     assert_eq!(steps, wanted);
 }
@@ -587,6 +590,36 @@ fn a_placeholder_is_never_run_in_place_of_the_arguments() {
         .read();
     assert_eq!(calls(&decoded), [""; 0]);
     assert_eq!(decoded.incomplete.len(), 1);
+}
+
+#[test]
+fn a_good_reason_does_not_make_a_cut_call_whole_or_its_turn() {
+    let decoded = chat()
+        .calls(r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}"#)
+        .calls(r#"{"index":1,"id":"b","function":{"name":"f","arguments":"{\"x\":"}}"#)
+        .finish("tool_calls")
+        .read();
+    assert_eq!(calls(&decoded), [r#"a f {"x":1}"#]);
+    assert!(!decoded.complete);
+}
+
+#[test]
+fn a_choice_or_an_error_may_come_after_another_choices_reason() {
+    let one = r#"{"choices":[{"index":1,"delta":{"tool_calls":[{"index":0,"id":"b","function":{"name":"g","arguments":"{}"}}]},"finish_reason":"tool_calls"}]}"#;
+    let first = || {
+        chat()
+            .calls(r#"{"index":0,"id":"a","function":{"name":"f","arguments":"{\"x\":1}"}}"#)
+            .finish("tool_calls")
+    };
+    check(&first().raw(one), &[r#"a f {"x":1}"#, "b g {}"]);
+    let failed = first().raw(r#"{"error":{"message":"overloaded"}}"#).read();
+    assert!(!failed.complete && failed.error.is_some());
+}
+
+#[test]
+fn a_whole_message_is_read_like_a_delta() {
+    let whole = r#"{"object":"chat.completion","choices":[{"index":0,"message":{"role":"assistant","tool_calls":[{"id":"a","type":"function","function":{"name":"f","arguments":"{\"x\":1}"}}]},"finish_reason":"tool_calls"}]}"#;
+    check(&Chat::default().raw(whole), &[r#"a f {"x":1}"#]);
 }
 
 // Damage and excess.
@@ -610,7 +643,7 @@ fn a_damaged_event_may_have_been_any_part_of_an_open_call() {
         .calls(r#"{"index":0,"function":{"name":"f","arguments":"1}"}}"#)
         .finish("tool_calls")
         .steps();
-    assert_eq!(steps, ["0 f", "0 void Unreadable", "seal Complete"]);
+    assert_eq!(steps, ["0 f", "0 void Unreadable", "seal Truncated"]);
 }
 
 #[test]

@@ -133,13 +133,12 @@ impl Item<'_> {
         let id = id.or(self.id.as_deref()).filter(|id| !id.is_empty());
         Fingerprint {
             id: id.map(hash),
-            head: hash((
-                self.call_id(),
-                self.name.as_deref(),
-                self.kind.as_deref(),
-                self.caller.is_some(),
-            )),
+            head: hash((self.call_id(), self.name.as_deref(), self.kind.as_deref())),
         }
+    }
+
+    pub(super) fn has_no_call_id(&self) -> bool {
+        self.call_id().is_empty()
     }
 
     fn call_id(&self) -> &str {

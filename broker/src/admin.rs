@@ -1,0 +1,246 @@
+//! The admin port: plain HTTP/1.1 for probes, for Prometheus, and for whoever looks after the broker.
+//!
+//! | path | method | answer |
+//! |---|---|---|
+//! | `/healthz` | GET | 200 while the process runs |
+//! | `/readyz` | GET | 200 while new batches are taken, 503 from the moment the broker drains |
+//! | `/metrics` | GET | [`metrics`](crate::metrics) in Prometheus' text format |
+//! | `/log-filter` | GET, PUT | what is logged; PUT changes it, from this machine only |
+//!
+//! It has no authentication, so it listens on loopback unless told otherwise. One request a connection, and each of its
+//! parts has a bound, so that nobody can keep a probe out for long.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::ACCEPT_PAUSE;
+use crate::metrics::Scrape;
+
+/// Connections at the same time; others wait to be accepted.
+const MOST_CONNECTIONS: usize = 32;
+/// What a request's head may come to.
+const MOST_HEAD_BYTES: usize = 16 << 10;
+const MOST_HEADERS: usize = 64;
+/// What a request's body may come to.
+const MOST_BODY_BYTES: usize = 4 << 10;
+/// How long a request's head may take to come, and a connection as a whole.
+const HEAD_TIME: Duration = Duration::from_secs(2);
+const CONNECTION_TIME: Duration = Duration::from_secs(30);
+
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const PROMETHEUS: HeaderValue =
+    HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// An admin port that listens, for [`run_with_admin`](crate::run_with_admin).
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+    log: Option<LogControl>,
+}
+
+/// How the log is looked at and changed while the process runs; the log itself is the program's.
+pub struct LogControl {
+    /// What is logged, as a filter.
+    pub show: Box<dyn Fn() -> String + Send + Sync>,
+    /// Logs that from now on.
+    pub change: Box<ChangeLog>,
+}
+
+/// Takes a filter; an error says what is wrong with it.
+pub type ChangeLog = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+
+impl fmt::Debug for LogControl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LogControl").finish_non_exhaustive()
+    }
+}
+
+impl Admin {
+    /// Listens. Port 0 lets the system choose one.
+    pub async fn bind(address: SocketAddr) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self {
+            listener,
+            log: None,
+        })
+    }
+
+    /// Lets the log be changed at `/log-filter`, which is not there otherwise.
+    #[must_use]
+    pub fn with_log(self, log: LogControl) -> Self {
+        Self {
+            log: Some(log),
+            ..self
+        }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until it is dropped, and all its connections with it.
+    pub(crate) async fn serve(self, scrape: Scrape) -> Infallible {
+        let Self { listener, log } = self;
+        let desk = Arc::new(Desk {
+            draining: scrape.draining.clone(),
+            scrape: Arc::new(scrape),
+            log,
+        });
+        let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            let permit = Arc::clone(&room).acquire_owned().await;
+            match listener.accept().await {
+                Ok((stream, peer)) => {
+                    let desk = Arc::clone(&desk);
+                    connections.spawn(async move {
+                        desk.serve(stream, peer).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "an admin connection could not be accepted");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+/// What answers are made from.
+#[derive(Debug)]
+struct Desk {
+    scrape: Arc<Scrape>,
+    draining: CancellationToken,
+    log: Option<LogControl>,
+}
+
+type Answer = Response<Full<Bytes>>;
+
+impl Desk {
+    async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let answer = service_fn(|request| {
+            let desk = Arc::clone(&self);
+            async move { Ok::<_, Infallible>(desk.answer(request, peer).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIME)
+            .max_buf_size(MOST_HEAD_BYTES)
+            .max_headers(MOST_HEADERS)
+            .keep_alive(false)
+            .serve_connection(TokioIo::new(stream), answer);
+        // A peer that breaks off, talks no HTTP or takes too long is its own trouble.
+        let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
+    }
+
+    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        match (request.uri().path(), &self.log) {
+            ("/healthz", _) if reads => text(StatusCode::OK, "ok\n"),
+            ("/readyz", _) if reads && self.draining.is_cancelled() => {
+                text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+            }
+            ("/readyz", _) if reads => text(StatusCode::OK, "serving\n"),
+            ("/metrics", _) if reads => self.metrics().await,
+            ("/log-filter", Some(log)) if reads => text(StatusCode::OK, (log.show)() + "\n"),
+            ("/log-filter", Some(log)) if request.method() == Method::PUT => {
+                change_log(log, request, peer).await
+            }
+            ("/log-filter", Some(_)) => not_so("GET, HEAD, PUT"),
+            ("/healthz" | "/readyz" | "/metrics", _) => not_so("GET, HEAD"),
+            _ => text(
+                StatusCode::NOT_FOUND,
+                "there are /healthz, /readyz, /metrics and /log-filter\n",
+            ),
+        }
+    }
+
+    async fn metrics(&self) -> Answer {
+        let scrape = Arc::clone(&self.scrape);
+        // Apart from the threads that calls run on: with hundreds of tools it takes milliseconds.
+        match tokio::task::spawn_blocking(move || scrape.text()).await {
+            Ok(Ok(metrics)) => {
+                let mut answer = text(StatusCode::OK, metrics);
+                answer.headers_mut().insert(CONTENT_TYPE, PROMETHEUS);
+                answer
+            }
+            Ok(Err(error)) => failed(&error),
+            Err(error) => failed(&error),
+        }
+    }
+}
+
+async fn change_log(log: &LogControl, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    // A web page that the operator looks at comes from this machine too, and says so.
+    if !peer.ip().to_canonical().is_loopback() || request.headers().contains_key(ORIGIN) {
+        return text(
+            StatusCode::FORBIDDEN,
+            "the log can only be changed by a program on the broker's own machine\n",
+        );
+    }
+    let body = Limited::new(request.into_body(), MOST_BODY_BYTES);
+    let Ok(body) = body.collect().await else {
+        return text(
+            StatusCode::BAD_REQUEST,
+            format!("a filter has up to {MOST_BODY_BYTES} bytes\n"),
+        );
+    };
+    let body = body.to_bytes();
+    let filter = std::str::from_utf8(&body).unwrap_or_default().trim();
+    if filter.is_empty() {
+        return text(
+            StatusCode::BAD_REQUEST,
+            "write a log filter such as `debug` or `toolpool_broker=debug,info`\n",
+        );
+    }
+    match (log.change)(filter) {
+        Ok(()) => {
+            tracing::info!(filter, "the log's filter was changed");
+            text(StatusCode::OK, (log.show)() + "\n")
+        }
+        Err(wrong) => text(StatusCode::BAD_REQUEST, wrong + "\n"),
+    }
+}
+
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, TEXT);
+    answer
+}
+
+fn not_so(allowed: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "not that method\n");
+    answer
+        .headers_mut()
+        .insert(ALLOW, HeaderValue::from_static(allowed));
+    answer
+}
+
+fn failed(error: &dyn std::error::Error) -> Answer {
+    tracing::error!(%error, "the metrics could not be shown");
+    text(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "the metrics could not be shown; the log says why\n",
+    )
+}

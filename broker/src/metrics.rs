@@ -1,0 +1,430 @@
+//! What the broker counts of itself: OpenTelemetry instruments, shown in Prometheus' text format.
+//!
+//! [`METRICS`] is the one list of them. Counters and histograms are recorded where a batch ends, from its report, or where
+//! the event happens; gauges are read when somebody asks. A tool's series are found once, when its lane is made, and kept
+//! bound: recording a call takes a few atomic additions and short locks of its own, and looks nothing up.
+//!
+//! **Labels are bounded.** Only names of tools that workers registered become label values, and no more of them than
+//! `max_metric_tools` in the life of the process, those that the configuration names first; the rest share
+//! [`OTHER_TOOLS`]. What a model calls without there being such a tool is [`NO_TOOL`]. Both have brackets, which no tool's
+//! name can have. Names of workers and batches are never label values: they are in the log.
+
+mod presence;
+mod readings;
+mod table;
+mod tool;
+
+use std::fmt;
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{BoundCounter, Counter, Histogram, Meter, MeterProvider};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::metrics::{Aggregation, Instrument, SdkMeterProvider, Stream};
+use parking_lot::{Mutex, RwLock};
+use prometheus::{Registry, TextEncoder};
+
+pub use table::{Kind, METRICS, Metric, SECONDS};
+
+pub(crate) use presence::{Presence, WorkerState};
+pub(crate) use readings::Scrape;
+pub(crate) use tool::ToolSeries;
+
+use crate::batch::Report;
+use crate::batch::task::provider::DropReason;
+use crate::config::Config;
+use crate::ingest::TurnEnd;
+use crate::ingest::dialect::Dialect;
+use crate::lane::seat::Seat;
+use presence::Present;
+use readings::Readings;
+use tool::OUTCOMES;
+
+/// The label value that tools share for which there was no room.
+pub const OTHER_TOOLS: &str = "(other)";
+/// The label value of calls of tools that there are not.
+pub const NO_TOOL: &str = "(none)";
+
+/// Why the metrics cannot be shown.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("the exporter failed: {0}")]
+    Exporter(#[from] opentelemetry_sdk::error::OTelSdkError),
+    #[error("the metrics cannot be written: {0}")]
+    Encoder(#[from] prometheus::Error),
+}
+
+/// How a batch ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Finished,
+    Refused,
+    Unread,
+}
+
+/// Why a batch was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TurnedAway {
+    Full,
+    Draining,
+    Taken,
+    Malformed,
+}
+
+/// Why a worker's session ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Left {
+    Closed,
+    Lost,
+    Restarted,
+    Refused,
+    Shutdown,
+}
+
+/// All that is counted.
+pub(crate) struct Metrics {
+    tools: DashMap<Arc<str>, Arc<ToolSeries>>,
+    max_tools: usize,
+    other: Arc<ToolSeries>,
+    none: Arc<ToolSeries>,
+    present: Arc<Present>,
+    batches_started: BoundCounter<u64>,
+    outcomes_fenced: BoundCounter<u64>,
+    streams_broken: BoundCounter<u64>,
+    beats_missed: BoundCounter<u64>,
+    worker_stalls: BoundCounter<u64>,
+    undelivered: BoundCounter<u64>,
+    dropped_at_agent: BoundCounter<u64>,
+    dropped_at_batch: BoundCounter<u64>,
+    instruments: Arc<Instruments>,
+    /// What the gauges show; filled in before each showing.
+    readings: Arc<RwLock<Readings>>,
+    /// One showing at a time.
+    registry: Mutex<Registry>,
+    _provider: SdkMeterProvider,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+/// The instruments that have labels.
+#[derive(Debug)]
+struct Instruments {
+    calls: Counter<u64>,
+    attempts: Counter<u64>,
+    retries: Counter<u64>,
+    early_starts: Counter<u64>,
+    early_discarded: Counter<u64>,
+    leases_fenced: Counter<u64>,
+    hold: Histogram<f64>,
+    limit: Histogram<f64>,
+    slot: Histogram<f64>,
+    run: Histogram<f64>,
+    batch: Histogram<f64>,
+    batches: Counter<u64>,
+    turned_away: Counter<u64>,
+    workers_left: Counter<u64>,
+    provider_turns: Counter<u64>,
+    provider_dropped: Counter<u64>,
+}
+
+impl Metrics {
+    pub(crate) fn new(config: &Config) -> Result<Arc<Self>, Error> {
+        let registry = Registry::new();
+        let exporter = opentelemetry_prometheus::exporter()
+            .with_registry(registry.clone())
+            // The names in the table are those that are shown.
+            .without_units()
+            .without_counter_suffixes()
+            .without_target_info()
+            .scope_info_enabled(false)
+            .build()?;
+        let max_tools = config.max_metric_tools;
+        let provider = SdkMeterProvider::builder()
+            .with_reader(exporter)
+            .with_resource(Resource::builder_empty().build())
+            .with_view(move |instrument: &Instrument| stream(instrument, max_tools))
+            .build();
+        let meter = provider.meter("toolpool");
+        let readings = Arc::new(RwLock::new(Readings::default()));
+        gauges(&meter, &readings);
+        let instruments = Arc::new(Instruments::new(&meter));
+        let series =
+            |label: &str| Arc::new(ToolSeries::new(Arc::from(label), Arc::clone(&instruments)));
+        let plain = |metric: &Metric| {
+            let series = counter(&meter, metric).bind(&[]);
+            // Shown from the start, so that the first one is seen as a change.
+            series.add(0);
+            series
+        };
+        let dropped = counter(&meter, &table::PROGRESS_DROPPED);
+        let metrics = Self {
+            tools: DashMap::new(),
+            max_tools,
+            other: series(OTHER_TOOLS),
+            none: series(NO_TOOL),
+            present: Arc::default(),
+            batches_started: plain(&table::BATCHES_STARTED),
+            outcomes_fenced: plain(&table::OUTCOMES_FENCED),
+            streams_broken: plain(&table::STREAMS_BROKEN),
+            beats_missed: plain(&table::BEATS_MISSED),
+            worker_stalls: plain(&table::WORKER_STALLS),
+            undelivered: plain(&table::UNDELIVERED),
+            dropped_at_agent: dropped.bind(&[KeyValue::new("at", "agent")]),
+            dropped_at_batch: dropped.bind(&[KeyValue::new("at", "batch")]),
+            instruments,
+            readings,
+            registry: Mutex::new(registry),
+            _provider: provider,
+        };
+        // What the operator has an eye on comes first, whoever registers what.
+        let mut named: Vec<_> = config.tools.keys().collect();
+        named.sort();
+        for tool in named {
+            metrics.tool(&Arc::from(tool.as_str()));
+        }
+        Ok(Arc::new(metrics))
+    }
+
+    /// The series of a tool that a worker registered, or of all those for which there was no room.
+    pub(crate) fn tool(&self, name: &Arc<str>) -> Arc<ToolSeries> {
+        if let Some(known) = self.tools.get(name) {
+            return Arc::clone(known.value());
+        }
+        // Of two new ones at once, one too many may get in: the instruments have room for it.
+        if self.tools.len() >= self.max_tools {
+            return Arc::clone(&self.other);
+        }
+        let new = || {
+            Arc::new(ToolSeries::new(
+                Arc::clone(name),
+                Arc::clone(&self.instruments),
+            ))
+        };
+        let entry = self.tools.entry(Arc::clone(name)).or_insert_with(new);
+        Arc::clone(entry.value())
+    }
+
+    /// The series of calls of tools that there are not.
+    pub(crate) fn no_tool(&self) -> &Arc<ToolSeries> {
+        &self.none
+    }
+
+    pub(crate) fn batch_started(&self) {
+        self.batches_started.add(1);
+    }
+
+    pub(crate) fn turned_away(&self, why: TurnedAway) {
+        let reason = match why {
+            TurnedAway::Full => "full",
+            TurnedAway::Draining => "draining",
+            TurnedAway::Taken => "taken",
+            TurnedAway::Malformed => "malformed",
+        };
+        let counter = &self.instruments.turned_away;
+        counter.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// A batch has ended. `series` says whose a name is.
+    pub(crate) fn batch_ended(
+        &self,
+        ending: Ending,
+        report: &Report,
+        mut series: impl FnMut(crate::ingest::Position, &str) -> Arc<ToolSeries>,
+    ) {
+        let ending = match ending {
+            Ending::Finished => "finished",
+            Ending::Refused => "refused",
+            Ending::Unread => "unread",
+        };
+        let of = &*self.instruments;
+        of.batches.add(1, &[KeyValue::new("ending", ending)]);
+        of.batch.record(report.elapsed.as_secs_f64(), &[]);
+        for call in &report.calls {
+            series(call.position, &call.tool).call(call);
+        }
+        for duplicate in &report.duplicates {
+            series(duplicate.position, &duplicate.tool).outcome(Some(&duplicate.error));
+        }
+    }
+
+    pub(crate) fn undelivered(&self) {
+        self.undelivered.add(1);
+    }
+
+    /// A piped turn is over.
+    pub(crate) fn provider_turn(&self, dialect: Option<Dialect>, end: TurnEnd) {
+        let dialect = match dialect {
+            None => "unknown",
+            Some(Dialect::Anthropic) => "anthropic",
+            Some(Dialect::OpenAiChat) => "openai_chat",
+            Some(Dialect::OpenAiResponses) => "openai_responses",
+            Some(Dialect::Gemini) => "gemini",
+            Some(Dialect::Bedrock) => "bedrock",
+            Some(Dialect::Cohere) => "cohere",
+            Some(Dialect::Ollama) => "ollama",
+            Some(Dialect::VercelUi) => "vercel_ui",
+        };
+        let end = match end {
+            TurnEnd::Complete => "complete",
+            TurnEnd::Truncated => "truncated",
+            TurnEnd::Aborted => "aborted",
+        };
+        let labels = [KeyValue::new("dialect", dialect), KeyValue::new("end", end)];
+        self.instruments.provider_turns.add(1, &labels);
+    }
+
+    /// A call of a piped turn is none.
+    pub(crate) fn provider_call_dropped(&self, why: DropReason) {
+        let reason = match why {
+            DropReason::Incomplete => "incomplete",
+            DropReason::NotJson => "not_json",
+            DropReason::Withdrawn => "withdrawn",
+            DropReason::Superseded => "superseded",
+            DropReason::Unreadable => "unreadable",
+        };
+        let counter = &self.instruments.provider_dropped;
+        counter.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    pub(crate) fn progress_dropped_at_agent(&self, messages: usize) {
+        self.dropped_at_agent
+            .add(u64::try_from(messages).unwrap_or(u64::MAX));
+    }
+
+    pub(crate) fn progress_dropped_at_batch(&self) {
+        self.dropped_at_batch.add(1);
+    }
+
+    /// A worker has a session; it is away until its stream is taken up.
+    pub(crate) fn worker_came(&self, seat: Arc<Seat>) -> Presence {
+        self.present.enter(seat)
+    }
+
+    pub(crate) fn worker_left(&self, why: Left) {
+        let reason = match why {
+            Left::Closed => "closed",
+            Left::Lost => "lost",
+            Left::Restarted => "restarted",
+            Left::Refused => "refused",
+            Left::Shutdown => "shutdown",
+        };
+        let counter = &self.instruments.workers_left;
+        counter.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    pub(crate) fn stream_broke(&self) {
+        self.streams_broken.add(1);
+    }
+
+    pub(crate) fn beat_missed(&self) {
+        self.beats_missed.add(1);
+    }
+
+    pub(crate) fn worker_stalled(&self) {
+        self.worker_stalls.add(1);
+    }
+
+    pub(crate) fn outcome_fenced(&self) {
+        self.outcomes_fenced.add(1);
+    }
+
+    /// The text, with the gauges as `read` finds them.
+    fn encode(&self, read: impl FnOnce() -> Readings) -> Result<String, Error> {
+        let registry = self.registry.lock();
+        let readings = read();
+        *self.readings.write() = readings;
+        Ok(TextEncoder::new().encode_to_string(&registry.gather())?)
+    }
+}
+
+impl Instruments {
+    fn new(meter: &Meter) -> Self {
+        Self {
+            calls: counter(meter, &table::CALLS),
+            attempts: counter(meter, &table::ATTEMPTS),
+            retries: counter(meter, &table::RETRIES),
+            early_starts: counter(meter, &table::EARLY_STARTS),
+            early_discarded: counter(meter, &table::EARLY_DISCARDED),
+            leases_fenced: counter(meter, &table::LEASES_FENCED),
+            hold: histogram(meter, &table::HOLD_SECONDS),
+            limit: histogram(meter, &table::LIMIT_SECONDS),
+            slot: histogram(meter, &table::SLOT_SECONDS),
+            run: histogram(meter, &table::RUN_SECONDS),
+            batch: histogram(meter, &table::BATCH_SECONDS),
+            batches: counter(meter, &table::BATCHES),
+            turned_away: counter(meter, &table::BATCHES_TURNED_AWAY),
+            workers_left: counter(meter, &table::WORKERS_LEFT),
+            provider_turns: counter(meter, &table::PROVIDER_TURNS),
+            provider_dropped: counter(meter, &table::PROVIDER_DROPPED),
+        }
+    }
+}
+
+fn counter(meter: &Meter, metric: &Metric) -> Counter<u64> {
+    debug_assert_eq!(metric.kind, Kind::Counter, "{}", metric.name);
+    meter
+        .u64_counter(metric.name)
+        .with_description(metric.meaning)
+        .with_unit(metric.unit)
+        .build()
+}
+
+fn histogram(meter: &Meter, metric: &Metric) -> Histogram<f64> {
+    debug_assert_eq!(metric.kind, Kind::Histogram, "{}", metric.name);
+    meter
+        .f64_histogram(metric.name)
+        .with_description(metric.meaning)
+        .with_unit(metric.unit)
+        .build()
+}
+
+/// Up-down counters, not gauges: the SDK would go on showing a gauge's last value of a tool that is long forgotten.
+fn gauges(meter: &Meter, readings: &Arc<RwLock<Readings>>) {
+    for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Gauge) {
+        let readings = Arc::clone(readings);
+        let show = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
+            for (value, labels) in readings.read().of(metric.name) {
+                observer.observe(*value, labels);
+            }
+        };
+        // The callback is the meter's; the instrument itself is of no more use.
+        let _ = meter
+            .f64_observable_up_down_counter(metric.name)
+            .with_description(metric.meaning)
+            .with_unit(metric.unit)
+            .with_callback(show)
+            .build();
+    }
+}
+
+/// The buckets of an instrument, and room for all label values that it can have.
+fn stream(instrument: &Instrument, max_tools: usize) -> Option<Stream> {
+    let metric = METRICS
+        .iter()
+        .find(|metric| metric.name == instrument.name())?;
+    let values = metric.labels.iter().map(|label| match *label {
+        // A few more, for those that came at the same time.
+        "tool" => max_tools + 66,
+        "outcome" => OUTCOMES.len(),
+        _ => 16,
+    });
+    let stream = Stream::builder().with_cardinality_limit(values.product::<usize>());
+    let stream = match metric.kind {
+        Kind::Histogram => stream.with_aggregation(Aggregation::ExplicitBucketHistogram {
+            boundaries: SECONDS.to_vec(),
+            record_min_max: false,
+        }),
+        Kind::Counter | Kind::Gauge => stream,
+    };
+    let built = stream.build();
+    debug_assert!(built.is_ok(), "the table's streams can be built");
+    built.ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,183 @@
+//! One tool's series, found once for each lane, so that recording a call looks nothing up.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use opentelemetry::KeyValue;
+use opentelemetry::metrics::{BoundCounter, BoundHistogram, Counter, Histogram};
+
+use super::Instruments;
+use crate::batch::{CallReport, Ledger};
+use crate::call_error::{CallError, Code};
+use crate::lane::lease::Limit;
+
+/// Label values of `outcome`, by [`outcome`].
+pub(super) const OUTCOMES: [&str; 18] = [
+    "ok",
+    "invalid_arguments",
+    "unknown_tool",
+    "no_worker",
+    "overloaded",
+    "rate_limited",
+    "timeout",
+    "tool_failed",
+    "worker_lost",
+    "outcome_unknown",
+    "result_too_large",
+    "cancelled",
+    "aborted",
+    "incomplete",
+    "truncated_turn",
+    "duplicate_id",
+    "permission_denied",
+    "internal",
+];
+
+/// Label values of `limit`, by [`limit`].
+const LIMITS: [&str; 4] = ["rate", "in_flight", "pause", "max_parallel"];
+
+/// The series of one label value. Each exists from its first value on.
+#[derive(Debug)]
+pub(crate) struct ToolSeries {
+    label: Arc<str>,
+    instruments: Arc<Instruments>,
+    outcomes: [OnceLock<BoundCounter<u64>>; OUTCOMES.len()],
+    limits: [OnceLock<BoundHistogram<f64>>; LIMITS.len()],
+    hold: OnceLock<BoundHistogram<f64>>,
+    slot: OnceLock<BoundHistogram<f64>>,
+    run: OnceLock<BoundHistogram<f64>>,
+    attempts: OnceLock<BoundCounter<u64>>,
+    retries: OnceLock<BoundCounter<u64>>,
+    early_starts: OnceLock<BoundCounter<u64>>,
+    early_discarded: OnceLock<BoundCounter<u64>>,
+    leases_fenced: OnceLock<BoundCounter<u64>>,
+}
+
+impl ToolSeries {
+    pub(super) fn new(label: Arc<str>, instruments: Arc<Instruments>) -> Self {
+        Self {
+            label,
+            instruments,
+            outcomes: Default::default(),
+            limits: Default::default(),
+            hold: OnceLock::new(),
+            slot: OnceLock::new(),
+            run: OnceLock::new(),
+            attempts: OnceLock::new(),
+            retries: OnceLock::new(),
+            early_starts: OnceLock::new(),
+            early_discarded: OnceLock::new(),
+            leases_fenced: OnceLock::new(),
+        }
+    }
+
+    /// The value of the label `tool`.
+    pub(crate) fn label(&self) -> &Arc<str> {
+        &self.label
+    }
+
+    /// A call has its result.
+    pub(crate) fn call(&self, call: &CallReport) {
+        self.outcome(call.result.as_ref().err());
+        let Ledger {
+            block_complete,
+            started_early,
+            held,
+            limit_wait,
+            limited_by,
+            slot_wait,
+            ran,
+            attempts,
+            ..
+        } = &call.ledger;
+        let of = &*self.instruments;
+        if let Some(held) = held {
+            self.time(&self.hold, &of.hold, *held);
+        }
+        if let Some(by) = limited_by {
+            let bound = self.limits[limit(*by)].get_or_init(|| {
+                of.limit
+                    .bind(&[KeyValue::new("limit", LIMITS[limit(*by)]), self.tool()])
+            });
+            bound.record(limit_wait.as_secs_f64());
+        }
+        if !slot_wait.is_zero() {
+            self.time(&self.slot, &of.slot, *slot_wait);
+        }
+        if let Some(ran) = ran {
+            self.time(&self.run, &of.run, *ran);
+        }
+        if *attempts > 0 {
+            self.count(&self.attempts, &of.attempts, u64::from(*attempts));
+        }
+        if *attempts > 1 {
+            self.count(&self.retries, &of.retries, u64::from(*attempts - 1));
+        }
+        if started_early.is_some() {
+            self.count(&self.early_starts, &of.early_starts, 1);
+            if block_complete.is_none() {
+                self.count(&self.early_discarded, &of.early_discarded, 1);
+            }
+        }
+    }
+
+    /// A call has its result, and there is nothing else to be said of it.
+    pub(crate) fn outcome(&self, error: Option<&CallError>) {
+        let index = error.map_or(0, |error| outcome(error.code));
+        let bound = self.outcomes[index].get_or_init(|| {
+            let outcome = KeyValue::new("outcome", OUTCOMES[index]);
+            self.instruments.calls.bind(&[outcome, self.tool()])
+        });
+        bound.add(1);
+    }
+
+    /// A lease was ended for its batch, and its worker has not answered yet.
+    pub(crate) fn lease_fenced(&self) {
+        self.count(&self.leases_fenced, &self.instruments.leases_fenced, 1);
+    }
+
+    fn count(&self, series: &OnceLock<BoundCounter<u64>>, of: &Counter<u64>, more: u64) {
+        series.get_or_init(|| of.bind(&[self.tool()])).add(more);
+    }
+
+    fn time(&self, series: &OnceLock<BoundHistogram<f64>>, of: &Histogram<f64>, time: Duration) {
+        let bound = series.get_or_init(|| of.bind(&[self.tool()]));
+        bound.record(time.as_secs_f64());
+    }
+
+    pub(super) fn tool(&self) -> KeyValue {
+        KeyValue::new("tool", Arc::clone(&self.label))
+    }
+}
+
+/// The place of an error's label value; 0 is `ok`.
+pub(super) fn outcome(code: Code) -> usize {
+    match code {
+        Code::InvalidArguments => 1,
+        Code::UnknownTool => 2,
+        Code::NoWorker => 3,
+        Code::Overloaded => 4,
+        Code::RateLimited => 5,
+        Code::Timeout(_) => 6,
+        Code::ToolFailed => 7,
+        Code::WorkerLost => 8,
+        Code::OutcomeUnknown => 9,
+        Code::ResultTooLarge => 10,
+        Code::Cancelled => 11,
+        Code::Aborted => 12,
+        Code::Incomplete => 13,
+        Code::TruncatedTurn => 14,
+        Code::DuplicateId => 15,
+        Code::PermissionDenied => 16,
+        Code::Internal => 17,
+    }
+}
+
+fn limit(limit: Limit) -> usize {
+    match limit {
+        Limit::Rate => 0,
+        Limit::InFlight => 1,
+        Limit::Pause => 2,
+        Limit::MaxParallel => 3,
+    }
+}

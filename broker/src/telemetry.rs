@@ -1,0 +1,167 @@
+//! What is told to the outside of what the broker does: traces.
+//!
+//! No span is held open while a batch runs. A batch that is sampled notes the ids and the moments of its attempts, and
+//! once it is over its spans are made from the report, all at once: [`spans`]. One that is not sampled costs a branch.
+
+use std::sync::Arc;
+
+use opentelemetry::InstrumentationScope;
+use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
+use opentelemetry_sdk::trace::SpanProcessor;
+
+pub(crate) mod context;
+pub(crate) mod spans;
+
+pub(crate) use context::{Trace, TraceContext};
+pub(crate) use spans::{BatchEnd, Finished};
+
+/// Where the broker tells what it does. The default tells nobody.
+#[derive(Clone, Debug, Default)]
+pub struct Telemetry {
+    traces: Option<Arc<Traces>>,
+}
+
+/// Which batches are traced.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Sampling {
+    /// Whether the agent's own decision holds, where a batch came with one.
+    pub parent_based: bool,
+    /// The part of all other batches that is traced, from 0 to 1; decided by the trace's id, as OpenTelemetry does it.
+    pub ratio: f64,
+}
+
+#[derive(Debug)]
+struct Traces {
+    processor: Box<dyn SpanProcessor>,
+    sampling: Sampling,
+    scope: InstrumentationScope,
+}
+
+impl Telemetry {
+    /// Hands the spans of sampled batches to `processor`, on the thread that runs them: it must not block.
+    #[must_use]
+    pub fn with_traces(
+        mut self,
+        processor: impl SpanProcessor + 'static,
+        sampling: Sampling,
+    ) -> Self {
+        let scope = InstrumentationScope::builder("toolpool-broker")
+            .with_version(env!("CARGO_PKG_VERSION"))
+            .build();
+        self.traces = Some(Arc::new(Traces {
+            processor: Box::new(processor),
+            sampling,
+            scope,
+        }));
+        self
+    }
+
+    /// The trace of a new batch. `None`: there is none, and workers are told of none.
+    pub(crate) fn trace(&self, agent: Option<TraceContext>) -> Option<Arc<Trace>> {
+        let Some(traces) = &self.traces else {
+            // Not ours to tell, but not ours to tear either.
+            return agent.map(|agent| Arc::new(Trace::passed_on(agent)));
+        };
+        let span = || SpanId::from(fastrand::u64(1..));
+        Some(Arc::new(match agent {
+            Some(agent) if traces.sampling.samples(Some(&agent), agent.trace) => {
+                Trace::below(agent, span())
+            }
+            // The decision is passed on, so that the worker does not make another one.
+            Some(agent) => Trace::passed_on(agent.unsampled()),
+            None => {
+                let trace = TraceId::from(fastrand::u128(1..));
+                if traces.sampling.samples(None, trace) {
+                    Trace::root(trace, span(), TraceFlags::SAMPLED)
+                } else {
+                    Trace::root(trace, span(), TraceFlags::default())
+                }
+            }
+        }))
+    }
+
+    /// The batch is over.
+    pub(crate) fn finished(&self, finished: &Finished<'_>) {
+        let Some(traces) = &self.traces else { return };
+        spans::make(finished, &traces.scope, &mut |span| {
+            traces.processor.on_end(span);
+        });
+    }
+}
+
+impl Sampling {
+    /// Every batch, but those whose agent decided against it.
+    pub const ALWAYS: Self = Self {
+        parent_based: true,
+        ratio: 1.0,
+    };
+
+    fn samples(self, parent: Option<&TraceContext>, trace: TraceId) -> bool {
+        match parent {
+            Some(parent) if self.parent_based => parent.flags.is_sampled(),
+            _ => self.samples_root(trace),
+        }
+    }
+
+    /// As the SDKs do it, so that all that see a trace's id decide alike.
+    fn samples_root(self, trace: TraceId) -> bool {
+        if self.ratio >= 1.0 {
+            return true;
+        }
+        let low = u128::from_be_bytes(trace.to_bytes()) & u128::from(u64::MAX);
+        #[expect(
+            clippy::cast_precision_loss,
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a part of 2^63, from 0 to all of it"
+        )]
+        let bound = (self.ratio.max(0.0) * (1_u64 << 63) as f64) as u64;
+        (low >> 1) < u128::from(bound)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_ratio_of_roots_is_sampled_and_the_agents_word_holds_where_there_is_one() {
+        let tenth = Sampling {
+            parent_based: true,
+            ratio: 0.1,
+        };
+        let mut rng = fastrand::Rng::with_seed(7);
+        let sampled = (0..10_000)
+            .filter(|_| tenth.samples(None, TraceId::from(rng.u128(1..))))
+            .count();
+        assert!((900..1_100).contains(&sampled), "{sampled}");
+        let agent = |flags: &str| {
+            let text = format!("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-{flags}");
+            TraceContext::parse(&text, None).unwrap()
+        };
+        let never = Sampling {
+            ratio: 0.0,
+            ..tenth
+        };
+        let yes = agent("01");
+        let no = agent("00");
+        assert!(never.samples(Some(&yes), yes.trace));
+        assert!(!Sampling::ALWAYS.samples(Some(&no), no.trace));
+        let own = Sampling {
+            parent_based: false,
+            ratio: 1.0,
+        };
+        assert!(own.samples(Some(&no), no.trace));
+    }
+
+    #[test]
+    fn without_traces_the_agents_context_is_passed_on_as_it_is() {
+        let text = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+        let agent = TraceContext::parse(text, Some("a=1,b=2"));
+        let trace = Telemetry::default().trace(agent).unwrap();
+        assert!(!trace.is_recorded());
+        assert_eq!(trace.traceparent(None), text);
+        assert_eq!(trace.state(), Some("a=1,b=2"));
+        assert!(Telemetry::default().trace(None).is_none());
+    }
+}

@@ -1,0 +1,235 @@
+//! The admin port of a real broker: probes, metrics, and the log's filter.
+
+#![expect(clippy::expect_used, reason = "tests may fail loudly")]
+
+mod support;
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+
+use rustix::process::Signal;
+use support::{Broker, PATIENCE, Process, eventually, stderr, stdout, toolpool};
+
+/// Sends a request; the answer's status and body.
+fn http(admin: &str, head: &str, body: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(admin).expect("the admin port can be dialled");
+    let length = body.len();
+    let request = format!("{head}\r\nhost: {admin}\r\ncontent-length: {length}\r\n\r\n{body}");
+    stream
+        .write_all(request.as_bytes())
+        .expect("it takes the request");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("it speaks HTTP");
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
+    (status.expect("it has a status"), body.to_owned())
+}
+
+fn get(admin: &str, path: &str) -> (u16, String) {
+    http(admin, &format!("GET {path} HTTP/1.1"), "")
+}
+
+fn put(admin: &str, filter: &str) -> (u16, String) {
+    http(admin, "PUT /log-filter HTTP/1.1", filter)
+}
+
+/// The value of the series with exactly these labels, as a parser of Prometheus' format reads it.
+fn value(admin: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let (status, text) = get(admin, "/metrics");
+    assert_eq!(status, 200, "{text}");
+    let lines = text.lines().map(|line| Ok(line.to_owned()));
+    let scrape = prometheus_parse::Scrape::parse(lines).expect("it is Prometheus' format");
+    let sample = scrape.samples.iter().find(|sample| {
+        let same = |(label, value): &(&str, &str)| sample.labels.get(label) == Some(*value);
+        sample.metric == name && labels.iter().all(same)
+    })?;
+    match sample.value {
+        prometheus_parse::Value::Counter(value) | prometheus_parse::Value::Gauge(value) => {
+            Some(value)
+        }
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn what_a_batch_did_is_in_the_metrics() {
+    let mut broker = Broker::start(&[]);
+    let admin = broker.admin_address();
+    let _worker = broker.demo_worker("w", &[]);
+    broker.wait_for_workers("calculate", 1).await;
+    let call = broker.run(&["call", "calculate", r#"{"expression":"6*7"}"#]);
+    assert!(call.status.success(), "{}", stderr(&call));
+    let ok = [("tool", "calculate"), ("outcome", "ok")];
+    assert_eq!(value(&admin, "toolpool_calls_total", &ok), Some(1.0));
+    let connected = [("state", "connected")];
+    assert_eq!(value(&admin, "toolpool_workers", &connected), Some(1.0));
+    let version = [("version", env!("CARGO_PKG_VERSION"))];
+    assert_eq!(value(&admin, "toolpool_build_info", &version), Some(1.0));
+    promtool_agrees(&get(&admin, "/metrics").1);
+}
+
+/// Prometheus' own tool reads it without a complaint, where it is installed.
+fn promtool_agrees(metrics: &str) {
+    let mut command = Command::new("promtool");
+    command.args(["check", "metrics"]);
+    let started = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut promtool) = started else {
+        eprintln!("skipped: promtool is not installed");
+        return;
+    };
+    let mut stdin = promtool.stdin.take().expect("it is a pipe");
+    stdin.write_all(metrics.as_bytes()).expect("promtool reads");
+    drop(stdin);
+    let checked = promtool.wait_with_output().expect("promtool runs");
+    assert!(
+        checked.status.success(),
+        "{}{}",
+        stdout(&checked),
+        stderr(&checked)
+    );
+}
+
+#[tokio::test]
+async fn readiness_turns_when_the_broker_is_told_to_go() {
+    let mut broker = Broker::start(&[]);
+    let admin = broker.admin_address();
+    let _worker = broker.demo_worker("w", &[]);
+    broker.wait_for_workers("sleep", 1).await;
+    assert_eq!(get(&admin, "/readyz"), (200, "serving\n".to_owned()));
+    // Keeps the broker from going at once.
+    let mut call = broker.command(&["call", "sleep", r#"{"seconds":3}"#]);
+    let mut call = Process::start(call.stdout(Stdio::null()));
+    let open = "toolpool_batches_open";
+    eventually("the batch is open", async || {
+        value(&admin, open, &[]) == Some(1.0)
+    })
+    .await;
+    broker.process.signal(Signal::TERM);
+    eventually("it is not ready any more", async || {
+        get(&admin, "/readyz").0 == 503
+    })
+    .await;
+    assert_eq!(get(&admin, "/healthz").0, 200);
+    assert_eq!(value(&admin, "toolpool_draining", &[]), Some(1.0));
+    assert_eq!(call.exit_code().await, Some(0));
+    assert_eq!(broker.process.exit_code().await, Some(0));
+}
+
+#[test]
+fn a_port_that_is_taken_is_an_error_that_names_the_setting() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    let address = taken.local_addr().expect("it has an address").to_string();
+    let run = toolpool()
+        .args([
+            "broker",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            &address,
+        ])
+        .output()
+        .expect("the program runs");
+    assert_eq!(run.status.code(), Some(2));
+    assert_eq!(stdout(&run), "");
+    let said = stderr(&run);
+    assert!(
+        said.contains("admin_listen") && said.contains("--admin-listen off"),
+        "{said}"
+    );
+}
+
+#[test]
+fn there_need_not_be_an_admin_port() {
+    let mut command = toolpool();
+    command.args(["broker", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+    command.stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut broker = Process::start(&mut command);
+    let mut lines = BufReader::new(broker.take_stdout()).lines();
+    let first = lines.next().and_then(Result::ok).unwrap_or_default();
+    assert!(first.starts_with("listening on "), "{first}");
+    broker.signal(Signal::TERM);
+    assert!(lines.next().is_none(), "it says no more");
+    assert!(broker.wait().success());
+}
+
+/// A broker that logs into a pipe, and its lines.
+fn logging_broker(filter: &str) -> (Process, [String; 2], Receiver<serde_json::Value>) {
+    let mut command = toolpool();
+    command
+        .args([
+            "broker",
+            "--listen",
+            "127.0.0.1:0",
+            "--admin-listen",
+            "127.0.0.1:0",
+        ])
+        .args(["--log", filter])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut broker = Process::start(&mut command);
+    let log = BufReader::new(broker.take_stderr());
+    let mut said = BufReader::new(broker.take_stdout()).lines();
+    let mut line = || said.next().and_then(Result::ok).expect("it says so");
+    let addresses = ["listening on ", "admin listening on "].map(|before| {
+        let address = line().strip_prefix(before).map(str::to_owned);
+        address.expect("first the one, then the other")
+    });
+    let (sender, lines) = channel();
+    std::thread::spawn(move || {
+        for line in log.lines().map_while(Result::ok) {
+            let line = serde_json::from_str(&line).expect("each line is JSON");
+            if sender.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    (broker, addresses, lines)
+}
+
+#[test]
+fn the_log_is_json_and_its_filter_can_be_changed_while_the_broker_runs() {
+    let (broker, [_, admin], lines) = logging_broker("error");
+    assert_eq!(get(&admin, "/log-filter"), (200, "error\n".to_owned()));
+    assert_eq!(put(&admin, "toolpool_broker=noise").0, 400);
+    assert_eq!(put(&admin, "").0, 400);
+    assert_eq!(put(&admin, &"x".repeat(10_000)).0, 400);
+    let from_a_page = "PUT /log-filter HTTP/1.1\r\norigin: http://evil.example";
+    assert_eq!(http(&admin, from_a_page, "trace").0, 403);
+    assert_eq!(get(&admin, "/log-filter").1, "error\n");
+
+    let changed = put(&admin, "toolpool_broker=info,warn");
+    assert_eq!(changed.0, 200);
+    assert_eq!(get(&admin, "/log-filter").1, changed.1);
+    let line = lines.recv_timeout(PATIENCE).expect("it is logged");
+    assert_eq!(line["level"], "INFO");
+    assert_eq!(line["fields"]["filter"], "toolpool_broker=info,warn");
+    drop(broker);
+}
+
+#[test]
+fn a_failed_call_can_be_found_in_the_log_by_its_ids() {
+    let (broker, [address, _], lines) = logging_broker("toolpool_broker=debug");
+    let url = format!("http://{address}");
+    let call = toolpool()
+        .args(["call", "--broker", &url, "no.such.tool", "{}", "--json"])
+        .output()
+        .expect("the program runs");
+    let batch: serde_json::Value = serde_json::from_slice(&call.stdout).expect("it prints JSON");
+    let failed = loop {
+        let line = lines.recv_timeout(PATIENCE).expect("it is logged");
+        if line["fields"]["message"] == "call failed" {
+            break line;
+        }
+    };
+    let fields = &failed["fields"];
+    assert_eq!(fields["batch.id"], batch["batch_id"], "{batch}");
+    assert_eq!(fields["tool"], "no.such.tool");
+    assert!(fields["call.id"].is_string(), "{failed}");
+    drop(broker);
+}

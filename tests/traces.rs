@@ -1,0 +1,193 @@
+//! Traces of whole processes, as a collector gets them.
+
+mod support;
+
+use std::time::Duration;
+
+use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use rustix::process::Signal;
+use tokio::time::Instant;
+use toolpool_client::BatchOptions;
+
+use support::collector::{Collector, Kept, hex, variables};
+use support::workshop::Workshop;
+use support::{Broker, Process, eventually, json, stderr, stdout};
+
+const AGENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+/// A tool that can be held back, and one that says what trace it belongs to.
+const TOOLS: &str = r#"
+[[tool]]
+name = "look"
+command = ["sh", "work"]
+effects = "read_only"
+
+[[tool]]
+name = "trace"
+command = ["sh", "-c", "echo $TRACEPARENT $TRACESTATE"]
+effects = "read_only"
+"#;
+
+fn worker(broker: &Broker, id: &str, tools: &Workshop, variables: [(&str, &str); 2]) -> Process {
+    let mut command = broker.command(&["worker", "exec", "--id", id]);
+    let command = command.arg("--tools").arg(tools.tools());
+    Process::start(command.envs(variables))
+}
+
+#[track_caller]
+fn one<'a>(spans: &'a [Kept], name: &str) -> &'a Kept {
+    let mut named = spans.iter().filter(|kept| kept.span.name == name);
+    match (named.next(), named.next()) {
+        (Some(kept), None) => kept,
+        _ => panic!(
+            "not one {name}: {:?}",
+            spans.iter().map(|kept| &kept.span.name).collect::<Vec<_>>()
+        ),
+    }
+}
+
+#[tokio::test]
+async fn one_trace_leads_from_the_agent_through_a_lost_worker_to_what_the_tool_does() {
+    let collector = Collector::start().await;
+    let broker = Broker::start_in(&collector.variables(), &["--reconnect-grace", "100ms"]);
+    let workshop = Workshop::with(TOOLS);
+    let first = worker(&broker, "first", &workshop, collector.variables());
+    broker.wait_for_workers("look", 1).await;
+    workshop.hold("slow", 1);
+    let options = BatchOptions::default()
+        .traceparent(AGENT)
+        .tracestate("vendor=1");
+    let mut batch = broker.client().batch(options).await.unwrap();
+    batch.call("slow", "look", "{}").await.unwrap();
+    batch.call("says", "trace", "{}").await.unwrap();
+    eventually("the first worker runs it", async || {
+        workshop.runs().len() == 1
+    })
+    .await;
+    // Its other call has ended, and it has told of that.
+    eventually("a worker's span has come", async || {
+        let spans = collector.trace(TRACE);
+        spans.iter().any(|kept| kept.span.name == "run trace")
+    })
+    .await;
+    first.signal(Signal::KILL);
+    let _second = worker(&broker, "second", &workshop, collector.variables());
+    let batch = batch.finish().await.unwrap();
+    assert!(batch.all_succeeded(), "{batch:?}");
+    assert_eq!(batch.summary.trace_id.as_deref(), Some(TRACE));
+
+    let mut spans = Vec::new();
+    // The killed worker's own span is lost with it.
+    eventually("every span has come", async || {
+        spans = collector.trace(TRACE);
+        spans.len() >= 9
+    })
+    .await;
+    let root = one(&spans, "toolpool.batch");
+    assert_eq!(hex(&root.span.parent_span_id), "b7ad6b7169203331");
+    assert_eq!(root.service, "toolpool-broker");
+    assert_eq!(root.span.trace_state, "vendor=1");
+    let call = one(&spans, "execute_tool look");
+    assert_eq!(call.attribute("gen_ai.tool.call.id").unwrap(), "slow");
+    let mut below: Vec<_> = spans
+        .iter()
+        .filter(|kept| kept.span.parent_span_id == call.span.span_id)
+        .collect();
+    below.sort_by_key(|kept| kept.span.start_time_unix_nano);
+    let attempts: Vec<_> = below
+        .iter()
+        .filter(|kept| kept.span.name.starts_with("attempt"))
+        .map(|kept| kept.attribute("toolpool.worker.id").unwrap())
+        .collect();
+    assert_eq!(attempts, ["first", "second"]);
+    // It ends with its worker's attempt, below which the tool's own spans hang.
+    let run = one(&spans, "run look");
+    let attempt = below.last().unwrap();
+    assert_eq!(run.span.parent_span_id, attempt.span.span_id);
+    assert_eq!(run.service, "toolpool-worker");
+    assert_eq!(run.span.kind(), SpanKind::Server);
+    assert_eq!(attempt.span.kind(), SpanKind::Client);
+    assert!(run.time() <= attempt.time() + Duration::from_millis(5));
+    let ran = one(&spans, "run trace");
+    let said = batch.get("says").unwrap().outcome.as_ref().unwrap();
+    let text = format!("00-{TRACE}-{}-01 vendor=1", hex(&ran.span.span_id));
+    assert!(format!("{said:?}").contains(&text), "{said:?}");
+    let other = one(&spans, "execute_tool trace");
+    assert!(
+        other.span.start_time_unix_nano < call.span.end_time_unix_nano,
+        "the calls overlap"
+    );
+}
+
+#[tokio::test]
+async fn the_command_line_says_where_to_look_and_the_last_spans_are_sent_before_the_end() {
+    let collector = Collector::start().await;
+    let mut variables = collector.variables();
+    // So late that only the end of the process sends them.
+    variables[1].1 = "60000";
+    let mut broker = Broker::start_in(&variables, &[]);
+    let _worker = broker.demo_worker("w", &[]);
+    broker.wait_for_workers("calculate", 1).await;
+    let call = ["call", "calculate", r#"{"expression": "6 * 7"}"#];
+    let run = broker.run(&call);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    let told = stdout(&run);
+    let told = told.lines().find_map(|line| line.strip_prefix("trace "));
+    let told = told.unwrap().to_owned();
+    let run = broker.run(&[&call[..1], &["--json"], &call[1..]].concat());
+    let id = json(&run)["trace_id"].as_str().unwrap().to_owned();
+    assert!(collector.is_empty());
+    broker.process.signal(Signal::TERM);
+    assert_eq!(broker.process.exit_code().await, Some(0));
+    for id in [told, id] {
+        let spans = collector.trace(&id);
+        let names: Vec<_> = spans.iter().map(|kept| &*kept.span.name).collect();
+        assert_eq!(
+            names,
+            ["attempt 1", "execute_tool calculate", "toolpool.batch"]
+        );
+    }
+}
+
+#[tokio::test]
+async fn without_a_collector_there_is_no_trace() {
+    let collector = Collector::start().await;
+    let off = [collector.variables()[0], ("OTEL_SDK_DISABLED", "true")];
+    for variables in [&[][..], &off] {
+        let broker = Broker::start_in(variables, &[]);
+        let _worker = broker.demo_worker("w", &[]);
+        broker.wait_for_workers("calculate", 1).await;
+        let run = broker.run(&["call", "--json", "calculate", r#"{"expression": "6 * 7"}"#]);
+        assert_eq!(json(&run).get("trace_id"), None);
+    }
+    assert!(collector.is_empty());
+}
+
+#[tokio::test]
+async fn a_dead_collector_holds_nobody_up() {
+    // Taken and given back: nobody listens there.
+    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", dead.local_addr().unwrap());
+    drop(dead);
+    let mut broker = Broker::start_in(&variables(&url), &[]);
+    let _worker = broker.demo_worker("w", &[]);
+    broker.wait_for_workers("calculate", 1).await;
+    let client = broker.client();
+    let began = Instant::now();
+    // More spans than the queue holds.
+    for _ in 0..20 {
+        let mut batch = client.batch(BatchOptions::default()).await.unwrap();
+        for id in 0..60 {
+            let id = id.to_string();
+            let arguments = r#"{"expression": "6 * 7"}"#;
+            batch.call(&id, "calculate", arguments).await.unwrap();
+        }
+        assert!(batch.finish().await.unwrap().all_succeeded());
+    }
+    assert!(began.elapsed() < Duration::from_secs(20));
+    broker.process.signal(Signal::TERM);
+    let began = Instant::now();
+    assert_eq!(broker.process.exit_code().await, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(10));
+}
