@@ -1,5 +1,6 @@
 //! The table: the broker beside the floor.
 
+use crate::decoders;
 use crate::measure::Server;
 use crate::pairs::{self, Cell, Contender, Scope};
 use crate::report;
@@ -36,6 +37,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let comparison = pairs::run(&args.scope, base, other).await?;
     if args.scope.json {
         return report::json(&comparison);
+    }
+    if args.scope.quick {
+        decoders::run(&decoders::Args::quick())?;
     }
     for cell in comparison
         .cells

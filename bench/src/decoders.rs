@@ -25,6 +25,9 @@ pub(crate) struct Args {
     /// A folder with recorded streams in `streams/`; without it a made-up turn of each dialect is read.
     #[arg(long, env = "TOOLPOOL_CORPUS", value_name = "FOLDER")]
     corpus: Option<PathBuf>,
+    /// Read only the dialects whose name contains this.
+    #[arg(long, default_value = "", value_name = "NAME")]
+    only: String,
     /// Rounds of each dialect, of which the median counts.
     #[arg(long, default_value = "7", value_parser = clap::value_parser!(u16).range(1..=99))]
     rounds: u16,
@@ -41,6 +44,7 @@ impl Args {
     pub(crate) fn quick() -> Self {
         Self {
             corpus: None,
+            only: String::new(),
             rounds: 1,
             round_ms: 5,
             json: false,
@@ -65,7 +69,9 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     if !args.json {
         report::speed_head()?;
     }
-    for turns in turns::all(args.corpus.as_deref())? {
+    let mut all = turns::all(args.corpus.as_deref())?;
+    all.retain(|turns| turns.name.contains(&args.only));
+    for turns in all {
         let by_event = turns.texts.iter().map(|text| turns::events(text)).collect();
         let by_piece = (turns.texts.iter())
             .map(|text| text.chunks(PIECE_BYTES).collect())

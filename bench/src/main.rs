@@ -2,11 +2,12 @@
 //!
 //! Everything that is measured runs in a process of its own: this binary starts itself again as agent, worker,
 //! broker or relay (`role`), and measures them from outside (`measure`). A mode (`compare`, `threads`, `flat`,
-//! `soak`, `decoders`) decides which of them run together, under which load, and what is said about it (`report`).
+//! `soak`, `decoders`, `early`) decides which of them run together, under which load, and what is said about it (`report`).
 
 mod child;
 mod compare;
 mod decoders;
+mod early;
 mod flat;
 mod measure;
 mod pairs;
@@ -43,6 +44,8 @@ enum Mode {
     Soak(soak::Args),
     /// Measures how fast providers' streams are read.
     Decoders(decoders::Args),
+    /// Shows what it is worth to start calls while the model still writes the turn.
+    Early(early::Args),
     #[command(flatten)]
     Role(role::Role),
 }
@@ -63,6 +66,7 @@ fn main() -> anyhow::Result<()> {
             Some(Mode::Flat(args)) => flat::run(&args).await,
             Some(Mode::Soak(args)) => soak::run(&args).await,
             Some(Mode::Decoders(args)) => decoders::run(&args),
+            Some(Mode::Early(args)) => early::run(&args).await,
             Some(Mode::Role(_)) => Ok(()),
         }
     })

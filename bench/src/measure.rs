@@ -68,12 +68,20 @@ impl Stand {
     /// Adds workers of the measured tool, which answer at once.
     pub(crate) async fn add_workers(&mut self, count: usize) -> anyhow::Result<()> {
         for n in 0..count {
-            let id = format!("worker-{n}");
-            let args = [&self.address, "--id", &id, "--tool", TOOL].map(String::from);
-            let mut worker = Child::spawn("worker", args)?;
-            worker.line("ready").await?;
-            self.workers.push(worker);
+            self.add_worker(&format!("worker-{n}"), &[TOOL]).await?;
         }
+        Ok(())
+    }
+
+    /// Adds a worker of some tools; `tool=300` takes so many milliseconds.
+    pub(crate) async fn add_worker(&mut self, id: &str, tools: &[&str]) -> anyhow::Result<()> {
+        let mut args = [&self.address, "--id", id].map(String::from).to_vec();
+        for tool in tools {
+            args.extend(["--tool", tool].map(String::from));
+        }
+        let mut worker = Child::spawn("worker", args)?;
+        worker.line("ready").await?;
+        self.workers.push(worker);
         Ok(())
     }
 

@@ -26,7 +26,7 @@ pub(crate) struct Scope {
     pairs: u16,
     /// Measure once and shortly: shows that it works, and no more.
     #[arg(long)]
-    quick: bool,
+    pub(crate) quick: bool,
     /// Print JSON.
     #[arg(long)]
     pub(crate) json: bool,

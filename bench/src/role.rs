@@ -5,6 +5,7 @@ mod broker;
 mod crowd;
 mod hoard;
 mod mailbox;
+mod player;
 pub(crate) mod relay;
 #[cfg(test)]
 mod tests;
@@ -36,6 +37,9 @@ pub(crate) enum Role {
     /// Thousands of workers that never answer.
     #[command(hide = true)]
     Crowd(crowd::Args),
+    /// An agent whose model writes one turn at its recorded pace.
+    #[command(hide = true)]
+    Player(player::Args),
     /// An agent whose calls never end.
     #[command(hide = true)]
     Hoard(hoard::Args),
@@ -51,6 +55,7 @@ impl Role {
             Self::Broker(args) => runtime(args.threads)?.block_on(broker::run(args)),
             Self::Relay(args) => runtime(args.threads)?.block_on(relay::run()),
             Self::Crowd(args) => runtime(1)?.block_on(crowd::run(args)),
+            Self::Player(args) => runtime(1)?.block_on(player::run(args)),
             Self::Hoard(args) => runtime(1)?.block_on(hoard::run(args)),
         }
     }

@@ -94,9 +94,10 @@ pub(super) fn all(corpus: Option<&Path>) -> anyhow::Result<Vec<Turns>> {
     let turns = DIALECTS.map(|(dialect, name, format, fixture)| {
         let of_dialect = recorded.iter().filter(|(of, _)| of == format);
         let texts: Vec<Vec<u8>> = of_dialect.map(|(_, text)| text.clone()).collect();
-        let (source, texts) = match texts.is_empty() {
-            true => (Source::Fixture, vec![fixture.to_vec()]),
-            false => (Source::Recorded, texts),
+        let (source, texts) = if texts.is_empty() {
+            (Source::Fixture, vec![fixture.to_vec()])
+        } else {
+            (Source::Recorded, texts)
         };
         Turns {
             dialect,
@@ -157,15 +158,16 @@ fn end(text: &[u8]) -> Option<usize> {
         end.map(|end| from + end + 1)
     };
     let mut end = line(0)?;
-    while !matches!(text[0], b'{' | b'[' | b',') {
-        let next = line(end)?;
-        let blank = text[end..next].trim_ascii().is_empty();
-        end = next;
-        if blank {
-            break;
-        }
+    if let b'{' | b'[' | b',' = text[0] {
+        return Some(end);
     }
-    Some(end)
+    loop {
+        let next = line(end)?;
+        if text[end..next].trim_ascii().is_empty() {
+            return Some(next);
+        }
+        end = next;
+    }
 }
 
 #[cfg(test)]

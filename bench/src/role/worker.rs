@@ -1,5 +1,6 @@
-//! A bare worker: the stubs and nothing else. It answers at once, and ignores what it need not know.
+//! A bare worker: the stubs and nothing else. It answers at once, or after a time, and ignores what it need not know.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::bail;
 use bytes::Bytes;
-use tokio::time::{Instant, MissedTickBehavior, interval_at};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 use tokio_stream::Stream;
 use tonic::transport::Channel;
 use toolpool_proto::v1::worker_pool_service_client::WorkerPoolServiceClient;
@@ -23,6 +24,8 @@ use super::mailbox::Mailbox;
 const SLOTS: u32 = 10_000;
 const INPUT_SCHEMA: &[u8] =
     br#"{"type":"object","properties":{"n":{"type":"integer"}},"required":["n"]}"#;
+/// Of tools whose calls a model has written.
+const ANY_INPUT: &[u8] = br#"{"type":"object"}"#;
 /// Stuck calls wait in the queue for as long as a measurement may take.
 const CALL_TIMEOUT_SECONDS: i64 = 3600;
 
@@ -32,16 +35,41 @@ pub(crate) struct Args {
     /// The worker's id.
     #[arg(long)]
     id: String,
-    #[arg(long)]
-    tool: String,
+    /// A tool, and how long it takes if it does not answer at once.
+    #[arg(long = "tool", value_name = "TOOL[=MILLISECONDS]", required = true, value_parser = served)]
+    tools: Vec<Served>,
+}
+
+#[derive(Clone, Debug)]
+struct Served {
+    name: String,
+    takes: Option<Duration>,
+}
+
+fn served(text: &str) -> anyhow::Result<Served> {
+    let (name, takes) = match text.split_once('=') {
+        Some((name, takes)) => (name, Some(Duration::from_millis(takes.parse()?))),
+        None => (text, None),
+    };
+    Ok(Served {
+        name: name.into(),
+        takes,
+    })
 }
 
 pub(super) async fn run(args: Args) -> anyhow::Result<()> {
+    let times = args.tools.iter();
+    let times = times.filter_map(|tool| Some((tool.name.clone(), tool.takes?)));
+    let times: HashMap<String, Duration> = times.collect();
     let seat = Seat {
         id: args.id,
-        tools: vec![args.tool],
+        tools: args.tools.into_iter().map(|tool| tool.name).collect(),
         slots: SLOTS,
-        answer: Answer::AtOnce,
+        answer: if times.is_empty() {
+            Answer::AtOnce
+        } else {
+            Answer::After(times)
+        },
     };
     let channel = super::dial(args.server).await?;
     join(channel, seat, || super::say("ready")).await
@@ -55,29 +83,34 @@ pub(super) struct Seat {
     pub(super) answer: Answer,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Answer {
     AtOnce,
+    /// By tool.
+    After(HashMap<String, Duration>),
     Never,
 }
 
 impl Seat {
-    fn register(self) -> Register {
+    fn register(&self) -> Register {
+        let schema = match self.answer {
+            Answer::AtOnce | Answer::Never => INPUT_SCHEMA,
+            Answer::After(_) => ANY_INPUT,
+        };
         Register {
             instance_id: format!("{}-{}", self.id, std::process::id()),
-            worker_id: self.id,
-            tools: self.tools.into_iter().map(tool).collect(),
+            worker_id: self.id.clone(),
+            tools: self.tools.iter().map(|name| tool(name, schema)).collect(),
             slots: self.slots,
             ..Register::default()
         }
     }
 }
 
-fn tool(name: String) -> Tool {
+fn tool(name: &str, schema: &'static [u8]) -> Tool {
     Tool {
-        name,
+        name: name.into(),
         description: "Does nothing.".into(),
-        input_schema: Bytes::from_static(INPUT_SCHEMA),
+        input_schema: Bytes::from_static(schema),
         policy: Some(Policy {
             effects: Some(Effects::ReadOnly.into()),
             call_timeout: Some(prost_types::Duration {
@@ -95,7 +128,6 @@ pub(super) async fn join(
     seat: Seat,
     mut registered: impl FnMut() -> std::io::Result<()>,
 ) -> anyhow::Result<()> {
-    let answer = seat.answer;
     let outbox = Arc::new(Mailbox::default());
     outbox.push(worker(worker_frame::Frame::Register(seat.register())));
     let mut inbound = WorkerPoolServiceClient::new(channel)
@@ -118,9 +150,19 @@ pub(super) async fn join(
         let mut outcomes = Vec::with_capacity(packet.frames.len());
         for PoolFrame { frame } in packet.frames {
             match frame {
-                Some(pool_frame::Frame::Assignment(assignment)) if answer == Answer::AtOnce => {
-                    outcomes.push(nothing(assignment.lease_id));
-                }
+                Some(pool_frame::Frame::Assignment(assignment)) => match &seat.answer {
+                    Answer::AtOnce => outcomes.push(nothing(assignment.lease_id)),
+                    Answer::After(times) => {
+                        let takes = times.get(&assignment.tool).copied().unwrap_or_default();
+                        let outbox = Arc::clone(&outbox);
+                        // Ends with the process.
+                        tokio::spawn(async move {
+                            sleep(takes).await;
+                            outbox.push(nothing(assignment.lease_id));
+                        });
+                    }
+                    Answer::Never => {}
+                },
                 Some(pool_frame::Frame::Registered(terms)) => {
                     beat = beat_every(interval(&terms));
                     registered()?;

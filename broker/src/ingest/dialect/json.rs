@@ -10,7 +10,6 @@ use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
-use smallvec::SmallVec;
 
 /// Elements of all lists of an event together, one within another too. Without a limit a few bytes of text, `{},`, would
 /// be a hundred times as much memory for as long as the event is read.
@@ -91,13 +90,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
     }
 }
 
-/// A list that has one element as a rule: that takes no memory of its own. Null is an empty list, and no element of one.
+/// A list, which has one element as a rule. Null is an empty list, and no element of one. It is not kept in place though
+/// it is short: events would be moved about with all that they may hold, which costs more than an allocation.
 #[derive(Debug)]
-pub(super) struct Few<T>(SmallVec<[T; 1]>);
+pub(super) struct Few<T>(Vec<T>);
 
 impl<T> Default for Few<T> {
     fn default() -> Self {
-        Self(SmallVec::new())
+        Self(Vec::new())
     }
 }
 
@@ -113,18 +113,18 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Few<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct List<T>(PhantomData<T>);
         impl<'de, T: Deserialize<'de>> Visitor<'de> for List<T> {
-            type Value = SmallVec<[T; 1]>;
+            type Value = Vec<T>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a list")
             }
 
             fn visit_unit<E>(self) -> Result<Self::Value, E> {
-                Ok(SmallVec::new())
+                Ok(Vec::new())
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut from: A) -> Result<Self::Value, A::Error> {
-                let mut list = SmallVec::new();
+                let mut list = Vec::new();
                 while let Some(element) = from.next_element::<Option<T>>()? {
                     ROOM.set(ROOM.get().and_then(|room| room.checked_sub(1)));
                     if was_too_long() {
