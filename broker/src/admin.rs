@@ -48,7 +48,7 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const PROMETHEUS: HeaderValue =
     HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
 
-/// An admin port that listens, for [`run_with_admin`](crate::run_with_admin).
+/// An admin port that listens, for [`Operations`](crate::Operations).
 #[derive(Debug)]
 pub struct Admin {
     listener: TcpListener,

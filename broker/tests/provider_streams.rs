@@ -779,7 +779,7 @@ async fn a_local_call_that_never_became_one_is_dropped_too() {
     let ids: Vec<_> = turn
         .not_ours
         .iter()
-        .map(|call| call.provider_id())
+        .map(v1::PassedOverCall::provider_id)
         .collect();
     assert_eq!(ids, ["toolu_1"]);
     assert_eq!(turn.dropped[0].provider_id(), "toolu_2");
