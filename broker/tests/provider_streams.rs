@@ -820,3 +820,22 @@ async fn a_damaged_event_may_have_been_anything_so_nothing_that_changes_things_r
     assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
     assert!(batch.turn().error().contains("could not be read"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn far_too_many_calls_cut_the_turn_and_each_that_began_has_its_result() {
+    let broker = Broker::start_with(|config| config.max_calls_per_batch = 2);
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    for index in 0..20 {
+        let id = format!("toolu_{index}");
+        agent.events(&anthropic::call(index, &id, "look_up")).await;
+    }
+    for _ in 0..2 {
+        let call = worker.assignment().await;
+        worker.answer(&call, "found").await;
+    }
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.results.len(), 8, "four times what may run");
+    assert_eq!(batch.text("toolu_1"), "found");
+    assert_eq!(batch.error("toolu_7").code(), ErrorCode::Overloaded);
+    assert!(batch.turn().error().contains("more than 8 calls"));
+}

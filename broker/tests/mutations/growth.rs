@@ -8,8 +8,9 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Map, Value, json};
 use toolpool_broker::decode::{Decoder, Dialect};
 
+use super::ALONE;
+use super::reading::run;
 use super::seeds::{FIXTURES, events};
-use super::{ALONE, run};
 
 /// So many `{}` are a list of half a megabyte.
 const ELEMENTS: usize = 200_000;
@@ -74,7 +75,7 @@ fn walk(value: &Value, path: &str, paths: &mut Vec<String>) {
 fn check(dialect: Dialect, before: &[Value], large: &Value, path: &str) {
     let before: Vec<String> = before.iter().map(Value::to_string).collect();
     let large = large.to_string();
-    let took = run(Some(dialect), |decoder| {
+    let took = run(Some(dialect), &[], |decoder| {
         for event in &before {
             decoder.event(event.as_bytes());
         }

@@ -7,19 +7,21 @@
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
 mod growth;
+mod lexer;
 mod mutate;
 mod oracle;
+mod reading;
 mod seeds;
 
-use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 use fastrand::Rng;
 use parking_lot::Mutex;
 use peak_alloc::PeakAlloc;
-use toolpool_broker::decode::{Decoded, Decoder, Dialect};
+use toolpool_broker::decode::{Decoder, Dialect};
 
 use oracle::Text;
+use reading::run;
 use seeds::{FIXTURES, Seeds, Wire};
 
 #[global_allocator]
@@ -31,69 +33,8 @@ const INPUTS: u64 = 12_500;
 const INPUTS_LONG: u64 = 1_000_000;
 const MAX_EVENT_BYTES: usize = 1 << 20;
 
-/// What decoding may take at any time: so much in any case, and so many times the input. A list of `{}` is a hundred times
-/// its text while its event is read; how long it may be is checked in `growth`.
-const MEMORY_BASE: usize = 64 << 10;
-const MEMORY_FACTOR: usize = 100;
-/// And what may be left of it between two events.
-const KEPT_FACTOR: usize = 16;
-/// Of the input, for each step that a batch takes for it.
-const BYTES_PER_STEP: usize = 4;
-const STEPS_BASE: usize = 8;
-
-/// What came of an input.
-struct Run {
-    decoded: Decoded,
-    /// An id that two calls have in the broker.
-    made_twice: Option<String>,
-    steps: usize,
-    kept: usize,
-    memory: usize,
-}
-
-fn run<'a>(dialect: Option<Dialect>, each: impl FnOnce(&mut Decoder) + 'a) -> Run {
-    let before = MEMORY.current_usage();
-    MEMORY.reset_peak_usage();
-    let mut decoder = Decoder::new(dialect, MAX_EVENT_BYTES);
-    each(&mut decoder);
-    let steps = decoder.steps();
-    let kept = MEMORY.current_usage() - before;
-    let mut ids = HashSet::new();
-    let made_twice = decoder.seen().find(|seen| !ids.insert(seen.id));
-    let made_twice = made_twice.map(|seen| seen.id.to_owned());
-    drop(ids);
-    let found = decoder.finish();
-    Run {
-        decoded: found,
-        made_twice,
-        steps,
-        kept,
-        memory: MEMORY.peak_usage() - before,
-    }
-}
-
-impl Run {
-    /// Fails if it found what is not there, or took too much for so many bytes. What was found `before` is known to be
-    /// there.
-    fn judge(&self, there: &Text, bytes: usize, before: Option<&Decoded>) -> Result<(), String> {
-        if before != Some(&self.decoded) {
-            there.judge(&self.decoded)?;
-        }
-        if let Some(id) = &self.made_twice {
-            return Err(format!("two calls are {id:?}"));
-        }
-        if self.steps > STEPS_BASE + bytes / BYTES_PER_STEP {
-            return Err(format!("{} steps for {bytes} bytes", self.steps));
-        }
-        if self.memory > MEMORY_BASE + MEMORY_FACTOR * bytes {
-            return Err(format!("{} bytes taken for {bytes}", self.memory));
-        }
-        if self.kept > MEMORY_BASE + KEPT_FACTOR * bytes {
-            return Err(format!("{} bytes kept for {bytes}", self.kept));
-        }
-        Ok(())
-    }
-}
+/// Tools of the fixtures that the agent may run itself.
+const LOCAL_TOOLS: &[&str] = &["current_time", "add", "stock", "forecast", "say"];
 
 /// What a run of many was like.
 #[derive(Default)]
@@ -127,15 +68,20 @@ fn one(dialect: Dialect, seeds: &Seeds, seed: u64, tally: &mut Tally) {
     let events_text = (bytes != text).then(|| Text::new(&text));
     let pieces = cut(&mut random, &bytes);
     let whole_too = random.u8(..4) == 0;
+    let local_tools = if random.u8(..4) == 0 {
+        LOCAL_TOOLS
+    } else {
+        &[]
+    };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
-        let cut = run(named, |decoder| {
+        let cut = run(named, local_tools, |decoder| {
             for piece in &pieces {
                 decoder.bytes(piece);
             }
         });
         cut.judge(&there, bytes.len(), None)?;
         if whole_too {
-            let whole = run(named, |decoder| decoder.bytes(&bytes));
+            let whole = run(named, local_tools, |decoder| decoder.bytes(&bytes));
             if whole.decoded != cut.decoded {
                 return Err(format!(
                     "cut {:#?}\nwhole {:#?}",
@@ -145,7 +91,7 @@ fn one(dialect: Dialect, seeds: &Seeds, seed: u64, tally: &mut Tally) {
             whole.judge(&there, bytes.len(), Some(&cut.decoded))?;
         }
         let events: Vec<&[u8]> = seeds::events(&text).collect();
-        let by_event = run(named, |decoder| {
+        let by_event = run(named, local_tools, |decoder| {
             for event in &events {
                 decoder.event(event);
             }

@@ -226,7 +226,7 @@ fn event(text: &[u8], at: usize) -> Range<usize> {
 fn value(text: &[u8], from: usize) -> Option<Range<usize>> {
     let colon = from + memchr::memchr(b':', &text[from..])?;
     let start = colon + 1;
-    let end = super::oracle::value_end(text, start)?;
+    let end = super::lexer::value_end(text, start)?;
     Some(start..end)
 }
 
