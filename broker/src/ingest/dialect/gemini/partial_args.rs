@@ -84,8 +84,10 @@ impl PartialArgs {
                     continues,
                 }
             }
-            // A number that JSON does not have comes as a string.
-            (None, Some(raw)) if raw.get().starts_with('"') => return Err(Misfit::Contradiction),
+            // A number that JSON does not have comes as a string; lists and objects come leaf by leaf.
+            (None, Some(raw)) if raw.get().starts_with(['"', '[', '{']) => {
+                return Err(Misfit::Contradiction);
+            }
             (None, Some(raw)) => {
                 self.bytes += raw.get().len();
                 Node::Raw(raw.to_owned())
@@ -101,6 +103,9 @@ impl PartialArgs {
 
     /// Takes arguments that come whole although others follow.
     pub(super) fn whole(&mut self, args: &RawValue, most: usize) -> Result<(), Misfit> {
+        if args.get().len() > most {
+            return Err(Misfit::TooLarge);
+        }
         let args: IndexMap<String, &RawValue> =
             serde_json::from_str(args.get()).map_err(|_| Misfit::Contradiction)?;
         for (name, value) in args {

@@ -259,7 +259,10 @@ impl Call {
         };
         match &mut self.state {
             State::Waiting(waiting) => {
-                waiting.signature = waiting.signature.take().or(piece.signature);
+                if waiting.signature.is_none() {
+                    waiting.signature = piece.signature;
+                    calls.keep(waiting.signature_len());
+                }
                 if self.name.is_some() && !waiting.again {
                     self.begin(shared, calls);
                     return self.add(text.as_deref(), calls);
@@ -291,6 +294,7 @@ impl Call {
         };
         let waiting = std::mem::take(waiting);
         shared.kept -= waiting.text.len();
+        calls.give_back(waiting.signature_len());
         let block = calls.begin(NewCall {
             id: self.id.as_deref(),
             name: self.name.as_deref().unwrap_or_default(),
@@ -331,6 +335,10 @@ impl Call {
 }
 
 impl Waiting {
+    fn signature_len(&self) -> usize {
+        self.signature.as_ref().map_or(0, String::len)
+    }
+
     /// `None` is text that was none.
     fn keep(&mut self, text: Option<&str>, shared: &mut Shared, most: usize) {
         match text {

@@ -376,6 +376,25 @@ fn a_character_may_be_cut_in_two_between_fragments() {
 }
 
 #[test]
+fn signatures_of_calls_that_have_not_begun_are_limited() {
+    let nameless = |index: u32| {
+        format!(
+            r#"{{"index":{index},"id":"{index}","extra_content":{{"google":{{"thought_signature":"{}"}}}}}}"#,
+            "s".repeat(40)
+        )
+    };
+    let named = r#"{"index":0,"id":"0","function":{"name":"f","arguments":"{}"}}"#;
+    let one = chat().calls(&nameless(0)).calls(named).finish("stop");
+    assert_eq!(one.steps().1.error, None);
+    let two = chat()
+        .calls(&nameless(0))
+        .calls(&nameless(1))
+        .finish("stop");
+    let error = two.steps().1.error.unwrap();
+    assert!(error.contains("max_arguments_bytes"), "{error}");
+}
+
+#[test]
 fn a_thought_signature_goes_with_its_call() {
     let chat = chat()
         .calls(r#"{"id":"","function":{"name":"f","arguments":"{}"},"extra_content":{"google":{"thought_signature":"c2ln"}}},{"function":{"name":"g","arguments":"{}"},"extra_content":"other"}"#)

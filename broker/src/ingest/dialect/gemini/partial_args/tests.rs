@@ -48,8 +48,12 @@ fn falsy_values_are_values_and_numbers_keep_their_text() {
         .unwrap(),
         r#"{"a":0,"b":12345678901234567890123,"c":1.0,"d":false,"e":null,"f":null,"g":null,"h":""}"#
     );
-    let not_a_number = r#"{"jsonPath":"$.a","numberValue":"NaN"}"#;
-    assert_eq!(gathered(&[not_a_number]), Err(Misfit::Contradiction));
+    for not_a_number in [r#""NaN""#, "[1]", r#"{"b":1}"#] {
+        for field in ["numberValue", "boolValue"] {
+            let value = format!(r#"{{"jsonPath":"$.a","{field}":{not_a_number}}}"#);
+            assert_eq!(gathered(&[&value]), Err(Misfit::Contradiction), "{value}");
+        }
+    }
 }
 
 #[test]
