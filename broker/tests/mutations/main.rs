@@ -178,6 +178,7 @@ fn check(dialect: Dialect) {
 
 #[test]
 fn every_fixture_is_a_good_turn() {
+    let _alone = ALONE.lock();
     for (dialect, calls, text) in FIXTURES {
         let wires: &[Wire] = match dialect {
             Dialect::Anthropic => &[Wire::Plain, Wire::Chunks],

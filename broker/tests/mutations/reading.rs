@@ -39,7 +39,8 @@ pub(crate) fn run<'a>(
     let mut decoder = Decoder::of_batch("batch", dialect, local, MAX_EVENT_BYTES);
     each(&mut decoder);
     let steps = decoder.steps();
-    let kept = MEMORY.current_usage() - before;
+    // The harness's own threads may have given something back since.
+    let kept = MEMORY.current_usage().saturating_sub(before);
     let mut ids = HashSet::new();
     let made_twice = decoder.seen().find(|seen| !ids.insert(seen.id));
     let made_twice = made_twice.map(|seen| seen.id.to_owned());
@@ -51,7 +52,7 @@ pub(crate) fn run<'a>(
         made_twice,
         steps,
         kept,
-        memory: MEMORY.peak_usage() - before,
+        memory: MEMORY.peak_usage().saturating_sub(before),
     }
 }
 
