@@ -191,7 +191,7 @@ impl Decoder {
                 }),
             }
         }
-        let not_ours = turn.not_ours.into_iter();
+        let not_ours = turn.not_ours.into_iter().filter(|of| of.void.is_none());
         found.not_ours = not_ours
             .map(|of| NotOurs {
                 owner: of.owner,

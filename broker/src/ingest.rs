@@ -12,6 +12,7 @@ use crate::id::CallId;
 
 pub(crate) mod dialect;
 mod framing;
+mod object;
 
 use dialect::Void;
 
@@ -63,6 +64,17 @@ pub(crate) enum TurnEnd {
     Truncated,
     /// Given up by the agent.
     Aborted,
+}
+
+impl TurnEnd {
+    /// In metrics and traces.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Truncated => "truncated",
+            Self::Aborted => "aborted",
+        }
+    }
 }
 
 /// What comes out.

@@ -16,6 +16,7 @@ mod tool;
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use dashmap::DashMap;
 use opentelemetry::KeyValue;
@@ -31,11 +32,8 @@ pub(crate) use presence::{Presence, WorkerState};
 pub(crate) use readings::Scrape;
 pub(crate) use tool::ToolSeries;
 
-use crate::batch::Report;
-use crate::batch::task::provider::DropReason;
 use crate::config::Config;
-use crate::ingest::TurnEnd;
-use crate::ingest::dialect::Dialect;
+use crate::ingest::dialect::{Dialect, Turn};
 use crate::lane::seat::Seat;
 use presence::Present;
 use readings::Readings;
@@ -229,13 +227,8 @@ impl Metrics {
         counter.add(1, &[KeyValue::new("reason", reason)]);
     }
 
-    /// A batch has ended. `series` says whose a name is.
-    pub(crate) fn batch_ended(
-        &self,
-        ending: Ending,
-        report: &Report,
-        mut series: impl FnMut(crate::ingest::Position, &str) -> Arc<ToolSeries>,
-    ) {
+    /// A batch has ended.
+    pub(crate) fn batch_ended(&self, ending: Ending, elapsed: Duration) {
         let ending = match ending {
             Ending::Finished => "finished",
             Ending::Refused => "refused",
@@ -243,13 +236,7 @@ impl Metrics {
         };
         let of = &*self.instruments;
         of.batches.add(1, &[KeyValue::new("ending", ending)]);
-        of.batch.record(report.elapsed.as_secs_f64(), &[]);
-        for call in &report.calls {
-            series(call.position, &call.tool).call(call);
-        }
-        for duplicate in &report.duplicates {
-            series(duplicate.position, &duplicate.tool).outcome(Some(&duplicate.error));
-        }
+        of.batch.record(elapsed.as_secs_f64(), &[]);
     }
 
     pub(crate) fn undelivered(&self) {
@@ -257,38 +244,17 @@ impl Metrics {
     }
 
     /// A piped turn is over.
-    pub(crate) fn provider_turn(&self, dialect: Option<Dialect>, end: TurnEnd) {
-        let dialect = match dialect {
-            None => "unknown",
-            Some(Dialect::Anthropic) => "anthropic",
-            Some(Dialect::OpenAiChat) => "openai_chat",
-            Some(Dialect::OpenAiResponses) => "openai_responses",
-            Some(Dialect::Gemini) => "gemini",
-            Some(Dialect::Bedrock) => "bedrock",
-            Some(Dialect::Cohere) => "cohere",
-            Some(Dialect::Ollama) => "ollama",
-            Some(Dialect::VercelUi) => "vercel_ui",
-        };
-        let end = match end {
-            TurnEnd::Complete => "complete",
-            TurnEnd::Truncated => "truncated",
-            TurnEnd::Aborted => "aborted",
-        };
-        let labels = [KeyValue::new("dialect", dialect), KeyValue::new("end", end)];
+    pub(crate) fn provider_turn(&self, turn: &Turn) {
+        let dialect = turn.dialect.map_or("unknown", Dialect::name);
+        let labels = [
+            KeyValue::new("dialect", dialect),
+            KeyValue::new("end", turn.end.name()),
+        ];
         self.instruments.provider_turns.add(1, &labels);
-    }
-
-    /// A call of a piped turn is none.
-    pub(crate) fn provider_call_dropped(&self, why: DropReason) {
-        let reason = match why {
-            DropReason::Incomplete => "incomplete",
-            DropReason::NotJson => "not_json",
-            DropReason::Withdrawn => "withdrawn",
-            DropReason::Superseded => "superseded",
-            DropReason::Unreadable => "unreadable",
-        };
-        let counter = &self.instruments.provider_dropped;
-        counter.add(1, &[KeyValue::new("reason", reason)]);
+        for why in turn.calls.iter().filter_map(|call| call.void) {
+            let labels = [KeyValue::new("reason", why.name())];
+            self.instruments.provider_dropped.add(1, &labels);
+        }
     }
 
     pub(crate) fn progress_dropped_at_agent(&self, messages: usize) {
@@ -410,7 +376,7 @@ fn stream(instrument: &Instrument, max_tools: usize) -> Option<Stream> {
     let values = metric.labels.iter().map(|label| match *label {
         // A few more, for those that came at the same time.
         "tool" => max_tools + 66,
-        "outcome" => OUTCOMES.len(),
+        "outcome" => OUTCOMES,
         _ => 16,
     });
     let stream = Stream::builder().with_cardinality_limit(values.product::<usize>());

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::grpc::convert::{self, Open, Step};
 use crate::grpc::status;
 use crate::id::BatchId;
+use crate::ingest::dialect::Void;
 use crate::ingest::{self, Ingest, Position, TurnEnd};
 use crate::lane::lease::{Attempt, Call, Dispatch, Notice, Waits};
 use crate::lane::queue::BatchKey;
@@ -29,11 +30,11 @@ use crate::telemetry::{Telemetry, Trace};
 
 mod inbound;
 mod outbound;
-pub(crate) mod provider;
+mod provider;
 #[cfg(test)]
 mod tests;
 
-use provider::{DropReason, Provider};
+use provider::Provider;
 
 /// Notices that can be under way for one call at once: the end of an old lease, the beginning and the end of a new
 /// one, and one to spare.
@@ -204,7 +205,7 @@ impl Task {
 
     /// Runs the batch to its end and delivers it. `first` has come with `open`.
     pub(crate) async fn run(mut self, first: Vec<Step>, mut inbound: Inbound) {
-        let mut end = self.take_in(first);
+        let mut end = self.take_in(first.into_iter().map(Ok));
         self.accept();
         if matches!(inbound, Inbound::Nothing) && end.is_none() {
             self.seal();
@@ -353,7 +354,7 @@ impl Task {
         if let Some(provider) = &mut self.provider {
             provider.cut(why);
             for &position in &unfinished {
-                provider.drop_call(position, DropReason::Incomplete);
+                provider.drop_call(position, Void::Incomplete);
             }
         }
         unfinished

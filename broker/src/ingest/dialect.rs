@@ -25,6 +25,7 @@ mod json;
 mod ollama;
 mod openai_chat;
 mod openai_responses;
+mod turn;
 mod vercel_ui;
 
 use std::hash::{BuildHasher, BuildHasherDefault};
@@ -32,10 +33,11 @@ use std::hash::{BuildHasher, BuildHasherDefault};
 use rustc_hash::FxHasher;
 
 use super::framing::{Event, Framing};
-use super::{Input, TurnEnd};
+use super::{Input, Position, TurnEnd};
 
-pub use calls::Owner;
-pub(crate) use calls::{Answered, Kind, Limits, NotOurs, Turn, Void};
+pub(crate) use calls::Limits;
+pub use turn::Owner;
+pub(crate) use turn::{Answered, Kind, NotOurs, Turn, Void};
 
 use calls::Calls;
 
@@ -71,6 +73,20 @@ trait Decode: std::fmt::Debug + Send {
 }
 
 impl Dialect {
+    /// In metrics and traces.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Anthropic => "anthropic",
+            Self::OpenAiChat => "openai_chat",
+            Self::OpenAiResponses => "openai_responses",
+            Self::Gemini => "gemini",
+            Self::Bedrock => "bedrock",
+            Self::Cohere => "cohere",
+            Self::Ollama => "ollama",
+            Self::VercelUi => "vercel_ui",
+        }
+    }
+
     fn decoder(self) -> Box<dyn Decode> {
         match self {
             Self::Anthropic => Box::new(anthropic::Anthropic::default()),
@@ -162,7 +178,7 @@ impl ProviderTurn {
             self.calls.fail(error.to_string());
         }
         self.finish_decoder();
-        self.calls.cut_short(match self.decoding {
+        self.calls.fail(match self.decoding {
             Decoding::Auto => {
                 "nothing in the stream tells what it is: it has no event of a known provider's format"
             }
@@ -193,6 +209,11 @@ impl ProviderTurn {
         {
             decoder.finish(&mut self.calls);
         }
+    }
+
+    /// The call at this position of the batch has no place in the assistant's message.
+    pub(crate) fn drop_call(&mut self, position: Position, why: Void) {
+        self.calls.drop_call(position, why);
     }
 
     /// What is known of the turn besides its calls' results.

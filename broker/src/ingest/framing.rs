@@ -4,7 +4,7 @@
 mod aws;
 mod json_array;
 mod lines;
-mod object;
+mod part;
 mod sse;
 
 /// One event of a stream.
@@ -57,7 +57,6 @@ enum Kind {
     Aws(aws::Aws),
 }
 
-const ROOM: usize = 16 << 10;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 impl Framing {
@@ -128,15 +127,11 @@ fn begins(bytes: &[u8], mark: &mut usize) -> Option<usize> {
     None
 }
 
-/// Forgets what was kept. A little room is left for the next part; that of one large event is not kept for ever.
-fn empty(part: &mut Vec<u8>) {
-    part.clear();
-    part.shrink_to(ROOM);
-}
-
-/// Whether there is nothing but white space.
-fn is_blank(bytes: &[u8]) -> bool {
-    bytes.trim_ascii().is_empty()
+/// Gives an event out, unless there is nothing in it.
+fn give(data: &[u8], each: &mut dyn FnMut(Event<'_>)) {
+    if !data.trim_ascii().is_empty() {
+        each(Event::of(data));
+    }
 }
 
 #[cfg(test)]

@@ -82,6 +82,21 @@ pub(crate) enum Limit {
     MaxParallel,
 }
 
+impl Limit {
+    /// How many there are.
+    pub(crate) const COUNT: usize = 4;
+
+    /// As telemetry has it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Rate => "rate",
+            Self::InFlight => "in_flight",
+            Self::Pause => "pause",
+            Self::MaxParallel => "max_parallel",
+        }
+    }
+}
+
 /// An attempt went to a worker.
 #[derive(Clone, Debug)]
 pub(crate) struct Dispatch {

@@ -11,38 +11,16 @@ use crate::batch::{CallReport, Ledger};
 use crate::call_error::{CallError, Code};
 use crate::lane::lease::Limit;
 
-/// Label values of `outcome`, by [`outcome`].
-pub(super) const OUTCOMES: [&str; 18] = [
-    "ok",
-    "invalid_arguments",
-    "unknown_tool",
-    "no_worker",
-    "overloaded",
-    "rate_limited",
-    "timeout",
-    "tool_failed",
-    "worker_lost",
-    "outcome_unknown",
-    "result_too_large",
-    "cancelled",
-    "aborted",
-    "incomplete",
-    "truncated_turn",
-    "duplicate_id",
-    "permission_denied",
-    "internal",
-];
-
-/// Label values of `limit`, by [`limit`].
-const LIMITS: [&str; 4] = ["rate", "in_flight", "pause", "max_parallel"];
+/// Label values of `outcome`: `ok`, and every [`Code`].
+pub(super) const OUTCOMES: usize = 18;
 
 /// The series of one label value. Each exists from its first value on.
 #[derive(Debug)]
 pub(crate) struct ToolSeries {
     label: Arc<str>,
     instruments: Arc<Instruments>,
-    outcomes: [OnceLock<BoundCounter<u64>>; OUTCOMES.len()],
-    limits: [OnceLock<BoundHistogram<f64>>; LIMITS.len()],
+    outcomes: [OnceLock<BoundCounter<u64>>; OUTCOMES],
+    limits: [OnceLock<BoundHistogram<f64>>; Limit::COUNT],
     hold: OnceLock<BoundHistogram<f64>>,
     slot: OnceLock<BoundHistogram<f64>>,
     run: OnceLock<BoundHistogram<f64>>,
@@ -97,7 +75,7 @@ impl ToolSeries {
         if let Some(by) = limited_by {
             let bound = self.limits[limit(*by)].get_or_init(|| {
                 of.limit
-                    .bind(&[KeyValue::new("limit", LIMITS[limit(*by)]), self.tool()])
+                    .bind(&[KeyValue::new("limit", by.name()), self.tool()])
             });
             bound.record(limit_wait.as_secs_f64());
         }
@@ -123,9 +101,9 @@ impl ToolSeries {
 
     /// A call has its result, and there is nothing else to be said of it.
     pub(crate) fn outcome(&self, error: Option<&CallError>) {
-        let index = error.map_or(0, |error| outcome(error.code));
-        let bound = self.outcomes[index].get_or_init(|| {
-            let outcome = KeyValue::new("outcome", OUTCOMES[index]);
+        let code = error.map(|error| error.code);
+        let bound = self.outcomes[code.map_or(0, outcome)].get_or_init(|| {
+            let outcome = KeyValue::new("outcome", code.map_or("ok", Code::name));
             self.instruments.calls.bind(&[outcome, self.tool()])
         });
         bound.add(1);
@@ -150,7 +128,7 @@ impl ToolSeries {
     }
 }
 
-/// The place of an error's label value; 0 is `ok`.
+/// The place of an error's series; 0 is that of `ok`.
 pub(super) fn outcome(code: Code) -> usize {
     match code {
         Code::InvalidArguments => 1,

@@ -28,7 +28,6 @@ use super::Trace;
 use crate::batch::{CallReport, Duplicate, Ended, Report, Tried, first_line};
 use crate::call_error::{CallError, Code, Effect};
 use crate::id::BatchId;
-use crate::ingest::TurnEnd;
 use crate::ingest::dialect::Dialect;
 use crate::lane::lease::Limit;
 use crate::output::Output;
@@ -116,10 +115,10 @@ impl Maker<'_> {
             attributes.push(number("toolpool.batch.duplicates", report.duplicates.len()));
         }
         if let Some(end) = report.turn_end {
-            attributes.push(text("toolpool.turn.end", turn_end(end)));
+            attributes.push(text("toolpool.turn.end", end.name()));
         }
         if let Some(dialect) = self.finished.dialect {
-            attributes.push(text("toolpool.dialect", self::dialect(dialect)));
+            attributes.push(text("toolpool.dialect", dialect.name()));
         }
         let status = match self.finished.end {
             BatchEnd::Results => SpanStatus::Unset,
@@ -299,7 +298,7 @@ impl Maker<'_> {
         if time.is_zero() {
             return;
         }
-        let attribute = limit.map(|limit| text("toolpool.limit", limit_name(limit)));
+        let attribute = limit.map(|limit| text("toolpool.limit", limit.name()));
         self.span(Draft {
             id: new_id(),
             parent,
@@ -404,34 +403,4 @@ fn text(key: &'static str, value: impl Into<opentelemetry::StringValue>) -> KeyV
 
 fn number(key: &'static str, value: usize) -> KeyValue {
     KeyValue::new(key, i64::try_from(value).unwrap_or(i64::MAX))
-}
-
-fn limit_name(limit: Limit) -> &'static str {
-    match limit {
-        Limit::Rate => "rate",
-        Limit::InFlight => "in_flight",
-        Limit::Pause => "pause",
-        Limit::MaxParallel => "max_parallel",
-    }
-}
-
-fn turn_end(end: TurnEnd) -> &'static str {
-    match end {
-        TurnEnd::Complete => "complete",
-        TurnEnd::Truncated => "truncated",
-        TurnEnd::Aborted => "aborted",
-    }
-}
-
-fn dialect(dialect: Dialect) -> &'static str {
-    match dialect {
-        Dialect::Anthropic => "anthropic",
-        Dialect::OpenAiChat => "openai_chat",
-        Dialect::OpenAiResponses => "openai_responses",
-        Dialect::Gemini => "gemini",
-        Dialect::Bedrock => "bedrock",
-        Dialect::Cohere => "cohere",
-        Dialect::Ollama => "ollama",
-        Dialect::VercelUi => "vercel_ui",
-    }
 }

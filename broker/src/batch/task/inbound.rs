@@ -8,12 +8,13 @@ use tokio::time::Instant;
 use tonic::Status;
 use toolpool_proto::v1;
 
-use super::provider::{DropReason, Provider};
+use super::provider::Provider;
 use super::{End, Route, Task};
 use crate::call_error::{CallError, Effect};
 use crate::catalogue::{Revision, Tool};
 use crate::grpc::convert::Step;
 use crate::grpc::{PACKET_FRAMES, convert, status};
+use crate::ingest::dialect::Void;
 use crate::ingest::{self, Input, Position, Refusal, TurnEnd};
 use crate::lane::lease::Call;
 use crate::policy::Effects;
@@ -26,20 +27,21 @@ impl Task {
         if packet.frames.len() > PACKET_FRAMES {
             return Some(End::Refused(status::too_many_frames(packet.frames.len())));
         }
-        let mut steps = Vec::with_capacity(packet.frames.len());
-        for frame in packet.frames {
-            match convert::agent_frame(frame) {
-                Ok(step) => steps.push(step),
-                Err(malformed) => return Some(End::Refused(status::malformed(&malformed))),
-            }
-        }
+        let steps = packet.frames.into_iter().map(|frame| {
+            convert::agent_frame(frame).map_err(|malformed| status::malformed(&malformed))
+        });
         self.take_in(steps)
     }
 
-    pub(super) fn take_in(&mut self, steps: Vec<Step>) -> Option<End> {
+    /// Takes all steps or none.
+    pub(super) fn take_in(
+        &mut self,
+        steps: impl ExactSizeIterator<Item = Result<Step, Status>>,
+    ) -> Option<End> {
         let mut inputs = Vec::with_capacity(steps.len());
         for step in steps {
-            if let Err(refused) = self.take_step(step, &mut inputs) {
+            let taken = step.and_then(|step| self.take_step(step, &mut inputs));
+            if let Err(refused) = taken {
                 return Some(End::Refused(refused));
             }
         }
@@ -119,9 +121,6 @@ impl Task {
             ingest::Event::Complete(position, call) => self.complete(position, call, now),
             ingest::Event::Early(position, call) => self.early(position, call, now),
             ingest::Event::Void(position, why) => {
-                if let Some(provider) = &mut self.provider {
-                    provider.drop_call(position, why.into());
-                }
                 self.batch.void(position, why.to_text(), now);
             }
             ingest::Event::Refused(position, refusal) => {
@@ -162,7 +161,7 @@ impl Task {
     ) {
         if let Some(provider) = &mut self.provider {
             for &position in unfinished {
-                provider.drop_call(position, DropReason::Incomplete);
+                provider.drop_call(position, Void::Incomplete);
             }
         }
         self.batch.seal(end, unfinished, why, now);
@@ -198,11 +197,6 @@ impl Task {
             return;
         }
         let (arguments, idempotency_key) = call.into_parts();
-        if let Some(provider) = &mut self.provider
-            && serde_json::from_slice::<IgnoredAny>(&arguments).is_err()
-        {
-            provider.drop_call(position, DropReason::NotJson);
-        }
         let Some(name) = self.batch.tool_of(position) else {
             return;
         };
@@ -211,11 +205,19 @@ impl Task {
             let dialect = self.provider.as_ref().and_then(Provider::dialect);
             let listed = dialect.map(Format::of);
             let error = self.catalogue.why_unknown(name, suggest, listed);
+            if let Some(provider) = &mut self.provider
+                && serde_json::from_slice::<IgnoredAny>(&arguments).is_err()
+            {
+                provider.drop_call(position, Void::NotJson);
+            }
             self.suggestions = self.suggestions.saturating_sub(1);
             return self.batch.refuse(position, true, error, now);
         };
         let revision = tool.revision();
         if let Err(invalid) = revision.schema.check(&arguments) {
+            if let (Some(provider), Invalid::NotJson(_)) = (&mut self.provider, &invalid) {
+                provider.drop_call(position, Void::NotJson);
+            }
             let error = match invalid {
                 Invalid::Undecided(why) => {
                     let incident = format!("{}/{position}", self.id);

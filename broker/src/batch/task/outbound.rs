@@ -12,9 +12,11 @@ use toolpool_proto::v1::batch_frame::Frame;
 use super::provider::Provider;
 use super::{End, Route, Task};
 use crate::batch::{CallReport, Report};
+use crate::catalogue::Catalogue;
 use crate::grpc::{PACKET_BYTES, convert};
 use crate::id::BatchId;
 use crate::ingest::dialect::{Answered, Turn};
+use crate::metrics::{Metrics, ToolSeries};
 use crate::telemetry::{BatchEnd, Finished};
 
 impl Task {
@@ -68,16 +70,16 @@ impl Task {
         if let End::Refused(status) = &end {
             tracing::info!(batch.id = %id, code = ?status.code(), reason = status.message(), "batch refused");
         }
-        metrics.batch_ended(end.kind(), &report, |position, name| {
-            match routes.get(position) {
-                Some(Some(route)) => Arc::clone(route.lane.series()),
-                // Refused before it had a way; the name is the model's, and may be anything.
-                _ => catalogue.find_as_called(name).map_or_else(
-                    || Arc::clone(metrics.no_tool()),
-                    |tool| Arc::clone(tool.lane.series()),
-                ),
+        metrics.batch_ended(end.kind(), report.elapsed);
+        for call in &report.calls {
+            match routes.get(call.position) {
+                Some(Some(route)) => route.lane.series().call(call),
+                _ => unrouted(&catalogue, &metrics, &call.tool).call(call),
             }
-        });
+        }
+        for duplicate in &report.duplicates {
+            unrouted(&catalogue, &metrics, &duplicate.tool).outcome(Some(&duplicate.error));
+        }
         if let Some(trace) = trace.as_deref().filter(|trace| trace.is_recorded()) {
             let arguments = |route: Option<Route>| Some(route?.call.arguments.clone());
             telemetry.finished(&Finished {
@@ -100,12 +102,10 @@ impl Task {
             End::Unread => return,
             End::Refused(status) => vec![Err(status)],
             End::Finished => {
-                let told = provider.map(|provider| {
-                    provider.count(&metrics);
-                    provider.finish(&report, config.max_answer_bytes)
-                });
+                let told =
+                    provider.map(|provider| provider.finish(&report, config.max_answer_bytes));
                 if let Some((turn, _)) = &told {
-                    metrics.provider_turn(turn.dialect, turn.end);
+                    metrics.provider_turn(turn);
                 }
                 packets(
                     (&id, trace.and_then(|trace| trace.id_to_tell())),
@@ -130,11 +130,20 @@ impl Task {
     }
 }
 
+/// The series of a call that was refused before it had a way. Its tool's name is the model's, and may be anything.
+fn unrouted(catalogue: &Catalogue, metrics: &Metrics, name: &str) -> Arc<ToolSeries> {
+    let tool = catalogue.find_as_called(name);
+    tool.map_or_else(
+        || Arc::clone(metrics.no_tool()),
+        |tool| Arc::clone(tool.lane.series()),
+    )
+}
+
 /// All results and the last frame, in packets of a size that every client takes unless one result alone is larger.
 fn packets(
     (id, trace_id): (&BatchId, Option<String>),
     accepted_at: SystemTime,
-    report: Report,
+    mut report: Report,
     told: Option<(Turn, v1::Turn)>,
 ) -> Vec<Result<v1::ExecuteResponse, Status>> {
     let (turn, told) = told.unzip();
@@ -144,7 +153,13 @@ fn packets(
     };
     let mut frames = Vec::with_capacity(report.calls.len() + 1);
     let (mut packets, mut bytes) = (Vec::with_capacity(1), 0);
-    for (call, of) in in_order(report.calls, turn.as_ref()) {
+    let of = |call: &CallReport| turn.as_ref()?.calls.get(call.position);
+    if turn.is_some() {
+        // The model's order need not be that in which the calls began.
+        (report.calls).sort_by_key(|call| of(call).map_or(call.position, |of| of.position));
+    }
+    for call in report.calls {
+        let of = of(&call);
         let size = call.about_bytes() + of.map_or(0, Answered::about_bytes);
         if bytes > 0 && bytes + size > PACKET_BYTES {
             let frames = std::mem::take(&mut frames);
@@ -158,17 +173,4 @@ fn packets(
     frames.push(convert::batch_frame(Frame::Finished(finished)));
     packets.push(Ok(v1::ExecuteResponse { frames }));
     packets
-}
-
-/// The calls in the model's order, which need not be that in which they began, with what their provider said of them.
-fn in_order(calls: Vec<CallReport>, turn: Option<&Turn>) -> Vec<(CallReport, Option<&Answered>)> {
-    let of = |call: &CallReport| turn.and_then(|turn| turn.calls.get(call.position));
-    let mut calls: Vec<_> = (calls.into_iter())
-        .map(|call| {
-            let of = of(&call);
-            (call, of)
-        })
-        .collect();
-    calls.sort_by_key(|(call, of)| of.map_or(call.position, |of| of.position));
-    calls
 }

@@ -1,7 +1,6 @@
 //! The provider's stream of one batch: decoded, and remembered for the answer.
 
 use std::borrow::Borrow;
-use std::collections::HashSet;
 
 use bytes::Bytes;
 use toolpool_proto::v1;
@@ -13,29 +12,6 @@ use crate::grpc::convert;
 use crate::id::BatchId;
 use crate::ingest::dialect::{Answered, Dialect, Limits, ProviderTurn, Turn, Void, seed};
 use crate::ingest::{Input, Position, TurnEnd};
-use crate::metrics::Metrics;
-
-/// Why a call that began is none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum DropReason {
-    Incomplete,
-    NotJson,
-    Withdrawn,
-    Superseded,
-    Unreadable,
-}
-
-impl From<Void> for DropReason {
-    fn from(why: Void) -> Self {
-        match why {
-            Void::Cut => Self::Incomplete,
-            Void::NotJson => Self::NotJson,
-            Void::Withdrawn => Self::Withdrawn,
-            Void::Superseded => Self::Superseded,
-            Void::Unreadable => Self::Unreadable,
-        }
-    }
-}
 
 /// A provider's stream that an agent pipes in.
 #[derive(Debug)]
@@ -43,7 +19,6 @@ pub(super) struct Provider {
     turn: ProviderTurn,
     /// The agent knows what the stream is taken for.
     told: bool,
-    dropped: Vec<(Position, DropReason)>,
 }
 
 impl Provider {
@@ -63,7 +38,6 @@ impl Provider {
         Self {
             turn: ProviderTurn::new(named.dialect, named.local_tools, limits, seed),
             told: false,
-            dropped: Vec::new(),
         }
     }
 
@@ -103,43 +77,27 @@ impl Provider {
     }
 
     /// The call has no place in the assistant's message.
-    pub(super) fn drop_call(&mut self, position: Position, reason: DropReason) {
-        if self.dropped.iter().all(|(dropped, _)| *dropped != position) {
-            self.dropped.push((position, reason));
-        }
-    }
-
-    /// Counts the calls that are none.
-    pub(super) fn count(&self, metrics: &Metrics) {
-        for (_, reason) in &self.dropped {
-            metrics.provider_call_dropped(*reason);
-        }
+    pub(super) fn drop_call(&mut self, position: Position, why: Void) {
+        self.turn.drop_call(position, why);
     }
 
     /// What is to be said of the turn when its results are there.
     pub(super) fn finish(self, report: &Report, most_bytes: usize) -> (Turn, v1::Turn) {
         let turn = self.turn.into_turn();
         let answer = match turn.dialect {
-            Some(dialect) => {
-                answer::answer(dialect, &due(&turn, &self.dropped, report), most_bytes)
-            }
+            Some(dialect) => answer::answer(dialect, &due(&turn, report), most_bytes),
             None => Bytes::from_static(b"[]"),
         };
-        let told = convert::turn(&turn, &self.dropped, report, answer);
+        let told = convert::turn(&turn, report, answer);
         (turn, told)
     }
 }
 
 /// The calls that stand in the assistant's message, in its order.
-fn due<'a>(
-    turn: &'a Turn,
-    dropped: &[(Position, DropReason)],
-    report: &'a Report,
-) -> Vec<answer::Call<'a>> {
-    let dropped: HashSet<Position> = dropped.iter().map(|(position, _)| *position).collect();
+fn due<'a>(turn: &'a Turn, report: &'a Report) -> Vec<answer::Call<'a>> {
     let mut due: Vec<_> = (report.calls.iter())
-        .filter(|call| !dropped.contains(&call.position))
         .filter_map(|call| Some((call, turn.calls.get(call.position)?)))
+        .filter(|(_, call)| call.void.is_none())
         .collect();
     due.sort_by_key(|(_, call)| call.position);
     let call = |(result, call): (&'a CallReport, &'a Answered)| answer::Call {

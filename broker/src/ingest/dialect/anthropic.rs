@@ -9,9 +9,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::calls::{Block, Calls, NewCall, Owner, Void};
+use super::calls::{Block, Calls, NewCall};
 use super::fragment::Half;
 use super::json::{Few, Object, Text, object, typed};
+use super::turn::{Owner, Void};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -239,7 +240,7 @@ impl Anthropic {
         let end = self.end.unwrap_or(TurnEnd::Truncated);
         match self.blank.take() {
             Some(block) if end == TurnEnd::Complete => calls.complete(block),
-            Some(block) => calls.void(block, Void::Cut),
+            Some(block) => calls.void(block, Void::Incomplete),
             None => {}
         }
         calls.end(end);

@@ -9,9 +9,10 @@ use serde::Deserialize;
 use serde::de::{Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::calls::{Block, Calls, NewCall, Owner, Void};
+use super::calls::{Block, Calls, NewCall};
 use super::fragment::Half;
 use super::json::{Object, Text, object, read};
+use super::turn::{Owner, Void};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -193,7 +194,7 @@ impl Bedrock {
             if complete {
                 calls.complete(block);
             } else {
-                calls.void(block, Void::Cut);
+                calls.void(block, Void::Incomplete);
             }
         }
         calls.end(if complete {

@@ -10,8 +10,9 @@ use serde_json::value::RawValue;
 
 use super::Dialect;
 use super::closed::Closed;
+use super::turn::{Answered, Kind, NotOurs, Owner, Turn, Void};
 use crate::id::CallId;
-use crate::ingest::{Header, Input, TurnEnd};
+use crate::ingest::{Header, Input, Position, TurnEnd};
 
 /// As much of a tool's name as is kept; no tool has one that long.
 const MAX_NAME_BYTES: usize = 256;
@@ -55,124 +56,6 @@ pub(super) struct NewCall<'a> {
     pub(super) caller: Option<&'a RawValue>,
     /// Goes back with the call itself.
     pub(super) signature: Option<&'a str>,
-}
-
-/// What sort of call it is: the answer differs.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// A function with JSON arguments.
-    #[default]
-    Function,
-    /// A tool with free text as its input (OpenAI Responses); its arguments are `{"input": text}`.
-    Custom,
-    /// The deprecated `function_call` of Chat Completions, which has no id.
-    LegacyFunction,
-}
-
-/// Who runs a call that is not ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Owner {
-    /// The provider ran it itself.
-    Provider,
-    /// The agent named its tool as its own.
-    Agent,
-    /// A tool of the provider's that the agent's side runs: a computer, a shell, an approval.
-    Client,
-}
-
-/// Why a block that began is no call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Void {
-    /// The turn was cut before its arguments began.
-    Cut,
-    /// Its text cannot become one JSON object any more.
-    NotJson,
-    /// The provider says itself that it is not to be run.
-    Withdrawn,
-    /// The message began anew, or another block took its place.
-    Superseded,
-    /// An event that may have been a part of it could not be read.
-    Unreadable,
-}
-
-impl Void {
-    /// For a model to read: goes on from the call's name.
-    pub(crate) fn to_text(self) -> &'static str {
-        match self {
-            Self::Cut => "was never complete: the turn was cut before its arguments began",
-            Self::NotJson => "was never complete: its arguments are not JSON",
-            Self::Withdrawn => "was withdrawn by the model's provider",
-            Self::Superseded => {
-                "is no part of the turn: the model's provider began its message anew"
-            }
-            Self::Unreadable => {
-                "cannot be trusted: a damaged event of the model's stream may have been a part of it"
-            }
-        }
-    }
-}
-
-/// A call that the broker does not run.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct NotOurs {
-    pub(crate) owner: Owner,
-    /// The provider's id; empty if there was none.
-    pub(crate) id: String,
-    /// The tool's name, or the type of the provider's item.
-    pub(crate) name: String,
-    /// Its place among all calls of the turn, from 0.
-    pub(crate) position: usize,
-    order: u64,
-    stage: Stage,
-}
-
-/// How far a call of the agent's own has come. All others are whole when they are told of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
-    Open,
-    Whole,
-    Void(Void),
-}
-
-/// A call that the broker runs, or refuses, and that is answered.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Answered {
-    /// The id that the provider knows it by.
-    pub(crate) provider_id: Option<String>,
-    pub(crate) kind: Kind,
-    pub(crate) caller: Option<Box<RawValue>>,
-    pub(crate) signature: Option<String>,
-    /// Its place among all calls of the turn, from 0.
-    pub(crate) position: usize,
-    order: u64,
-    /// A void block has no place in the answer.
-    pub(crate) void: Option<Void>,
-}
-
-impl Answered {
-    /// About what it is on the wire.
-    pub(crate) fn about_bytes(&self) -> usize {
-        let of = |text: &Option<String>| text.as_ref().map_or(0, String::len);
-        of(&self.provider_id) + of(&self.signature)
-    }
-}
-
-/// What is known of a turn besides its calls' results.
-#[derive(Debug)]
-pub(crate) struct Turn {
-    /// `None`: no event told.
-    pub(crate) dialect: Option<Dialect>,
-    /// By the position that `ingest` gave them.
-    pub(crate) calls: Vec<Answered>,
-    /// In the model's order.
-    pub(crate) not_ours: Vec<NotOurs>,
-    /// Calls of the agent's own tools that are none, in the model's order. `None`: the turn ended before the call did.
-    pub(crate) not_ours_void: Vec<(NotOurs, Option<Void>)>,
-    pub(crate) end: TurnEnd,
-    /// In the provider's words.
-    pub(crate) stop_reason: Option<String>,
-    /// What went wrong with the stream.
-    pub(crate) error: Option<String>,
 }
 
 /// A block of this turn.
@@ -332,11 +215,7 @@ impl Calls {
             name: clip(name, MAX_NAME_BYTES).to_owned(),
             position: 0,
             order,
-            stage: if owner == Owner::Agent {
-                Stage::Open
-            } else {
-                Stage::Whole
-            },
+            void: (owner == Owner::Agent).then_some(Void::Incomplete),
         });
         Some(self.not_ours.len() - 1)
     }
@@ -405,7 +284,7 @@ impl Calls {
     pub(super) fn complete(&mut self, block: Block) {
         let slot = self.blocks.get(block.0).filter(|slot| slot.open);
         if let Some(at) = slot.and_then(|slot| slot.local) {
-            self.not_ours[at].stage = Stage::Whole;
+            self.not_ours[at].void = None;
         }
         if let Some(position) = self.open_one(block, true) {
             self.tell(Input::Stop {
@@ -421,7 +300,7 @@ impl Calls {
         };
         slot.open = false;
         if let Some(at) = slot.local {
-            self.not_ours[at].stage = Stage::Void(why);
+            self.not_ours[at].void = Some(why);
         }
         if let Some(position) = slot.ours
             && self.ours[position].void.is_none()
@@ -502,9 +381,11 @@ impl Calls {
         }
     }
 
-    /// The stream has ended, and its turn had not.
-    pub(super) fn cut_short(&mut self, why: &str) {
-        self.fail(why);
+    /// The call at this position has no place in the assistant's message. If that was known, the first reason stands.
+    pub(super) fn drop_call(&mut self, position: Position, why: Void) {
+        if let Some(call) = self.ours.get_mut(position) {
+            call.void.get_or_insert(why);
+        }
     }
 
     pub(super) fn ended(&self) -> bool {
@@ -529,19 +410,10 @@ impl Calls {
             *position = place;
         }
         self.not_ours.sort_by_key(|call| call.position);
-        let (mut not_ours, mut not_ours_void) = (Vec::new(), Vec::new());
-        for call in self.not_ours {
-            match call.stage {
-                Stage::Whole => not_ours.push(call),
-                Stage::Open => not_ours_void.push((call, None)),
-                Stage::Void(why) => not_ours_void.push((call, Some(why))),
-            }
-        }
         Turn {
             dialect,
             calls: self.ours,
-            not_ours,
-            not_ours_void,
+            not_ours: self.not_ours,
             end: self.end.unwrap_or(TurnEnd::Truncated),
             stop_reason: self.stop_reason,
             error: self.error,

@@ -1,8 +1,8 @@
 //! Whether joined text is a closed JSON object, seen as it comes: nothing but white space could follow.
 
-use memchr::memchr2;
+use crate::ingest::object::Object;
 
-/// How far a text has come. It is looked at only as far as brackets and strings go; whether it is valid JSON is for the
+/// How far a text has come. It is looked at only as far as braces and strings go; whether it is valid JSON is for the
 /// parser to say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Closed {
@@ -11,9 +11,7 @@ pub(super) enum Closed {
     Blank,
     /// Inside the object.
     Open {
-        depth: u32,
-        in_string: bool,
-        escaped: bool,
+        object: Object,
         /// Something stands in it.
         filled: bool,
     },
@@ -44,71 +42,40 @@ impl Closed {
 
     pub(super) fn push(&mut self, text: &str) {
         let mut bytes = text.as_bytes();
-        loop {
-            if self.in_plain_string() {
-                let end = memchr2(b'"', b'\\', bytes).unwrap_or(bytes.len());
+        while let Some((&byte, rest)) = bytes.split_first() {
+            if let Self::Open { object, filled } = self {
+                let end = object.end(bytes);
+                let inside = &bytes[..end.map_or(bytes.len(), |end| end - 1)];
+                *filled = *filled || !inside.trim_ascii().is_empty();
+                let Some(end) = end else { return };
+                *self = Self::Object { filled: *filled };
                 bytes = &bytes[end..];
+                continue;
             }
-            let Some((&byte, rest)) = bytes.split_first() else {
-                return;
-            };
-            *self = self.after(byte);
+            *self = self.outside(byte);
             bytes = rest;
         }
     }
 
-    /// Only a quote or a backslash would change anything: most of a long text need not be looked at.
-    fn in_plain_string(self) -> bool {
-        matches!(
-            self,
-            Self::Open {
-                in_string: true,
-                escaped: false,
-                ..
-            }
-        )
-    }
-
-    fn after(self, byte: u8) -> Self {
+    /// After a byte that is not inside the object.
+    fn outside(self, byte: u8) -> Self {
         let blank = matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
         match self {
             Self::Blank | Self::Object { .. } if blank => self,
-            Self::Blank if byte == b'{' => Self::Open {
-                depth: 1,
-                in_string: false,
-                escaped: false,
-                filled: false,
-            },
+            Self::Blank if byte == b'{' => {
+                let mut object = Object::default();
+                object.end(b"{");
+                Self::Open {
+                    object,
+                    filled: false,
+                }
+            }
             Self::Blank if byte == NULL[0] => Self::Null(1),
             Self::Null(letters) if NULL.get(usize::from(letters)) == Some(&byte) => {
                 Self::Null(letters + 1)
             }
             Self::Null(_) if blank && self.is_null() => self,
-            Self::Blank | Self::Object { .. } | Self::Null(_) | Self::Other => Self::Other,
-            Self::Open {
-                depth,
-                in_string: true,
-                escaped,
-                ..
-            } => Self::Open {
-                depth,
-                in_string: escaped || byte != b'"',
-                escaped: !escaped && byte == b'\\',
-                filled: true,
-            },
-            Self::Open {
-                depth: 1, filled, ..
-            } if byte == b'}' => Self::Object { filled },
-            Self::Open { depth, filled, .. } => Self::Open {
-                depth: match byte {
-                    b'{' | b'[' => depth.saturating_add(1),
-                    b'}' | b']' => depth.saturating_sub(1).max(1),
-                    _ => depth,
-                },
-                in_string: byte == b'"',
-                escaped: false,
-                filled: filled || !blank,
-            },
+            _ => Self::Other,
         }
     }
 }

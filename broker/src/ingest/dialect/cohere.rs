@@ -5,9 +5,10 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::calls::{Block, Calls, NewCall, Void};
+use super::calls::{Block, Calls, NewCall};
 use super::fragment::Half;
 use super::json::{Text, object, typed};
+use super::turn::Void;
 use super::{DONE, Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -169,7 +170,7 @@ impl Cohere {
         }
         // Cut by a limit, a timeout, an error, or something new. The end of the last call may be the cut's own doing.
         if let Some(block) = self.blank.take() {
-            calls.void(block, Void::Cut);
+            calls.void(block, Void::Incomplete);
         }
         match error {
             Some(error) => calls.fail(format!("the provider broke off: {}", error.get())),

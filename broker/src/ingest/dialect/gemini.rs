@@ -9,8 +9,9 @@ mod partial_args;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::calls::{Block, Calls, NewCall, Owner, Void};
+use super::calls::{Block, Calls, NewCall};
 use super::json::{Few, Object, Text, object, read};
+use super::turn::{Owner, Void};
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 use partial_args::{Misfit, PartialArg, PartialArgs};

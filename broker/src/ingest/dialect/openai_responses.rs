@@ -12,8 +12,9 @@ use std::collections::{HashMap, HashSet};
 
 use serde_json::value::RawValue;
 
-use super::calls::{Block, Calls, NewCall, Void};
+use super::calls::{Block, Calls, NewCall};
 use super::json::read;
+use super::turn::Void;
 use super::{Decode, Event};
 use crate::ingest::TurnEnd;
 use event::{EndEvent, ItemEvent, broke_off, failure, kind};

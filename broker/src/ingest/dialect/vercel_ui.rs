@@ -14,8 +14,9 @@ use std::collections::HashMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::calls::{Block, Calls, NewCall, Owner, Void, clip_id};
+use super::calls::{Block, Calls, NewCall, clip_id};
 use super::json::{Text, typed};
+use super::turn::{Owner, Void};
 use super::{DONE, Decode, Event};
 use crate::ingest::TurnEnd;
 
@@ -73,7 +74,7 @@ impl Decode for VercelUi {
     fn event(&mut self, event: Event<'_>, calls: &mut Calls) -> Result<(), serde_json::Error> {
         if event.data.trim_ascii() == DONE {
             self.finish(calls);
-            calls.cut_short("the stream ended before the turn did");
+            calls.fail("the stream ended before the turn did");
             return Ok(());
         }
         if let Some(part) = typed(event.data, KNOWN)? {

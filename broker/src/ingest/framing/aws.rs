@@ -6,7 +6,8 @@
 use aws_smithy_eventstream::frame::read_message_from;
 use aws_smithy_types::event_stream::Message;
 
-use super::{Error, Event, empty};
+use super::part::Part;
+use super::{Error, Event};
 
 /// A frame begins with its length.
 const LENGTH_BYTES: usize = 4;
@@ -17,14 +18,14 @@ const LEAST_FRAME_BYTES: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Aws {
     /// A frame whose end has not come.
-    part: Vec<u8>,
+    part: Part,
     max_event_bytes: usize,
 }
 
 impl Aws {
     pub(crate) fn new(max_event_bytes: usize) -> Self {
         Self {
-            part: Vec::new(),
+            part: Part::new(max_event_bytes),
             max_event_bytes,
         }
     }
@@ -43,12 +44,14 @@ impl Aws {
                 bytes = rest;
                 continue;
             }
-            let wanted = self.length(&self.part)?.unwrap_or(LENGTH_BYTES);
-            let (more, rest) = bytes.split_at(bytes.len().min(wanted - self.part.len()));
-            self.part.extend_from_slice(more);
-            if self.length(&self.part)? == Some(self.part.len()) {
-                give(&self.part, each)?;
-                empty(&mut self.part);
+            let had = self.part.bytes();
+            let wanted = self.length(had)?.unwrap_or(LENGTH_BYTES);
+            let (more, rest) = bytes.split_at(bytes.len().min(wanted - had.len()));
+            self.part.keep(more)?;
+            let has = self.part.bytes();
+            if self.length(has)? == Some(has.len()) {
+                give(has, each)?;
+                self.part.clear();
             }
             bytes = rest;
         }

@@ -1,7 +1,8 @@
 //! A JSON array that is streamed, each of its objects an event: Gemini without `alt=sse`.
 
-use super::object::Object;
-use super::{Error, Event, empty};
+use super::part::Part;
+use super::{Error, Event, give};
+use crate::ingest::object::Object;
 
 /// An array.
 #[derive(Debug)]
@@ -9,8 +10,7 @@ pub(crate) struct JsonArray {
     place: Place,
     object: Object,
     /// An object whose end has not come.
-    part: Vec<u8>,
-    max_event_bytes: usize,
+    part: Part,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,8 +26,7 @@ impl JsonArray {
         Self {
             place: Place::Before,
             object: Object::default(),
-            part: Vec::new(),
-            max_event_bytes,
+            part: Part::new(max_event_bytes),
         }
     }
 
@@ -69,9 +68,7 @@ impl JsonArray {
 
     /// Whether the array was closed is not asked: the dialect knows whether the turn was over.
     pub(crate) fn finish(&mut self, each: &mut dyn FnMut(Event<'_>)) {
-        if !self.part.is_empty() {
-            each(Event::of(&self.part));
-        }
+        give(self.part.bytes(), each);
         self.part.clear();
     }
 
@@ -83,19 +80,17 @@ impl JsonArray {
     ) -> Result<Option<&'a [u8]>, Error> {
         let end = self.object.end(bytes);
         let (object, rest) = bytes.split_at(end.unwrap_or(bytes.len()));
-        if self.part.len() + object.len() > self.max_event_bytes {
-            return Err(Error::TooLarge(self.max_event_bytes));
-        }
         if end.is_none() {
-            self.part.extend_from_slice(object);
+            self.part.keep(object)?;
             return Ok(None);
         }
         if self.part.is_empty() {
-            each(Event::of(object));
+            self.part.admit(object.len())?;
+            give(object, each);
         } else {
-            self.part.extend_from_slice(object);
-            each(Event::of(&self.part));
-            empty(&mut self.part);
+            self.part.keep(object)?;
+            give(self.part.bytes(), each);
+            self.part.clear();
         }
         self.place = Place::Between;
         Ok(Some(rest))

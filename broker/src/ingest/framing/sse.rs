@@ -7,21 +7,27 @@
 
 use memchr::memchr2;
 
-use super::object::Object;
-use super::{Error, Event, empty, is_blank};
+use super::part::Part;
+use super::{Error, Event, give};
+use crate::ingest::object::Object;
 
 /// An event stream.
 #[derive(Debug)]
 pub(crate) struct Sse {
     /// A line whose end has not come.
-    part: Vec<u8>,
-    /// What `data` holds.
-    begun: Begun,
-    /// The lines of the event that has not ended.
-    data: Vec<u8>,
+    part: Part,
+    /// The event that has not ended.
+    event: Pending,
     /// The last byte was a carriage return: a line feed that follows belongs to it.
     after_return: bool,
-    max_event_bytes: usize,
+}
+
+/// The lines of one event.
+#[derive(Debug)]
+struct Pending {
+    /// What `data` holds.
+    begun: Begun,
+    data: Part,
 }
 
 #[derive(Debug)]
@@ -35,11 +41,12 @@ enum Begun {
 impl Sse {
     pub(crate) fn new(max_event_bytes: usize) -> Self {
         Self {
-            part: Vec::new(),
-            begun: Begun::Nothing,
-            data: Vec::new(),
+            part: Part::new(max_event_bytes),
+            event: Pending {
+                begun: Begun::Nothing,
+                data: Part::new(max_event_bytes),
+            },
             after_return: false,
-            max_event_bytes,
         }
     }
 
@@ -57,29 +64,26 @@ impl Sse {
             let rest = self.line_end(&bytes[end..]);
             let last = matches!(rest.first(), Some(b'\n' | b'\r'));
             if self.part.is_empty() {
-                self.admit(line.len())?;
-                self.line(line, last, each)?;
+                self.part.admit(line.len())?;
+                self.event.line(line, last, each)?;
             } else {
-                self.keep(line)?;
-                let whole = std::mem::take(&mut self.part);
-                self.line(&whole, last, each)?;
-                // The room is kept for the next one.
-                self.part = whole;
-                empty(&mut self.part);
+                self.part.keep(line)?;
+                self.event.line(self.part.bytes(), last, each)?;
+                self.part.clear();
             }
             bytes = rest;
         }
-        self.keep(bytes)
+        self.part.keep(bytes)
     }
 
     /// The standard throws an event away whose blank line never came. Here it is given out: if it was cut, it is no JSON;
     /// and servers forget the blank line of their last event.
     pub(crate) fn finish(&mut self, each: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
-        let last = std::mem::take(&mut self.part);
-        if !last.is_empty() {
-            self.line(&last, true, each)?;
+        if !self.part.is_empty() {
+            self.event.line(self.part.bytes(), true, each)?;
+            self.part.clear();
         }
-        self.dispatch(each);
+        self.event.dispatch(each);
         Ok(())
     }
 
@@ -94,7 +98,9 @@ impl Sse {
             _ => &bytes[1..],
         }
     }
+}
 
+impl Pending {
     /// `last` says that a blank line follows. If it cannot be known yet, it is false.
     fn line(
         &mut self,
@@ -109,7 +115,13 @@ impl Sse {
                 give(data, each);
                 Ok(())
             }
-            (Begun::Nothing | Begun::Data, Some(data)) => self.gather(data),
+            (Begun::Nothing | Begun::Data, Some(data)) => {
+                if let Begun::Data = self.begun {
+                    self.data.keep(b"\n")?;
+                }
+                self.begun = Begun::Data;
+                self.data.keep(data)
+            }
             (Begun::Nothing, None) if line.first() == Some(&b'{') => {
                 self.begun = Begun::Bare(Object::default());
                 self.bare(line, each)
@@ -129,28 +141,16 @@ impl Sse {
         }
     }
 
-    fn gather(&mut self, data: &[u8]) -> Result<(), Error> {
-        self.admit(self.data.len() + data.len())?;
-        if let Begun::Data = self.begun {
-            self.data.push(b'\n');
-        }
-        self.data.extend_from_slice(data);
-        self.begun = Begun::Data;
-        Ok(())
-    }
-
     /// A line of a bare object, or an empty one inside it.
     fn bare(&mut self, line: &[u8], each: &mut dyn FnMut(Event<'_>)) -> Result<(), Error> {
         let Begun::Bare(object) = &mut self.begun else {
             return Ok(());
         };
         let end = object.end(line);
-        let line = &line[..end.unwrap_or(line.len())];
-        self.admit(self.data.len() + line.len())?;
         if !self.data.is_empty() {
-            self.data.push(b'\n');
+            self.data.keep(b"\n")?;
         }
-        self.data.extend_from_slice(line);
+        self.data.keep(&line[..end.unwrap_or(line.len())])?;
         if end.is_some() {
             self.dispatch(each);
         }
@@ -158,22 +158,9 @@ impl Sse {
     }
 
     fn dispatch(&mut self, each: &mut dyn FnMut(Event<'_>)) {
-        give(&self.data, each);
-        empty(&mut self.data);
+        give(self.data.bytes(), each);
+        self.data.clear();
         self.begun = Begun::Nothing;
-    }
-
-    fn keep(&mut self, more: &[u8]) -> Result<(), Error> {
-        self.admit(self.part.len() + more.len())?;
-        self.part.extend_from_slice(more);
-        Ok(())
-    }
-
-    fn admit(&self, bytes: usize) -> Result<(), Error> {
-        if bytes > self.max_event_bytes {
-            return Err(Error::TooLarge(self.max_event_bytes));
-        }
-        Ok(())
     }
 }
 
@@ -185,11 +172,5 @@ fn data(line: &[u8]) -> Option<&[u8]> {
         None if value.is_empty() => Some(value),
         // A field whose name only begins like that.
         None => None,
-    }
-}
-
-fn give(data: &[u8], each: &mut dyn FnMut(Event<'_>)) {
-    if !is_blank(data) {
-        each(Event::of(data));
     }
 }

@@ -9,9 +9,10 @@
 
 use super::TooMany;
 use super::chunk::{Function, ToolCall};
-use crate::ingest::dialect::calls::{Block, Calls, Kind, NewCall, Void, clip_id, clip_name};
+use crate::ingest::dialect::calls::{Block, Calls, NewCall, clip_id, clip_name};
 use crate::ingest::dialect::closed::Closed;
 use crate::ingest::dialect::fragment::Half;
+use crate::ingest::dialect::turn::{Kind, Void};
 
 /// Calls of one choice that have not begun: a server has one such call, if any.
 const MOST_WAITING: usize = 64;
@@ -150,7 +151,7 @@ impl Joined {
                     if call.half.is_open() {
                         calls.void(block, Void::NotJson);
                     } else if cut && text.is_nothing() {
-                        calls.void(block, Void::Cut);
+                        calls.void(block, Void::Incomplete);
                     } else {
                         calls.complete(block);
                     }

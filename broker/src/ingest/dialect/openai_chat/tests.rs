@@ -517,7 +517,10 @@ fn arguments_that_a_cut_turn_had_not_begun_are_not_empty() {
             ))
             .finish("length")
             .steps();
-        assert_eq!(steps[steps.len() - 2..], ["0 void Cut", "seal Truncated"]);
+        assert_eq!(
+            steps[steps.len() - 2..],
+            ["0 void Incomplete", "seal Truncated"]
+        );
     }
 }
 

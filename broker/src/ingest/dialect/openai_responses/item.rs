@@ -6,8 +6,8 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::super::calls::{Kind, Owner};
 use super::super::json::{self, Text};
+use super::super::turn::{Kind, Owner};
 
 /// What the items of all types have, as far as it is of use. Fields whose type depends on the item's are not read here.
 #[derive(Deserialize)]

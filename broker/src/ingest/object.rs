@@ -6,8 +6,8 @@
 use memchr::memchr2;
 
 /// How far into an object the bytes have come.
-#[derive(Debug, Default)]
-pub(super) struct Object {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(in crate::ingest) struct Object {
     depth: usize,
     in_string: bool,
     /// The last byte was a backslash in a string.
@@ -17,7 +17,7 @@ pub(super) struct Object {
 impl Object {
     /// Looks at the next bytes of the object, whose very first is its opening brace, and gives the place behind its
     /// closing one. After that it is ready for another object.
-    pub(super) fn end(&mut self, bytes: &[u8]) -> Option<usize> {
+    pub(in crate::ingest) fn end(&mut self, bytes: &[u8]) -> Option<usize> {
         let mut at = 0;
         if self.escaped && !bytes.is_empty() {
             self.escaped = false;
