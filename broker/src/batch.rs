@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::call_error::{CallError, Code};
 use crate::id::{CallId, LeaseId, SpanId, WorkerId};
-use crate::ingest::{Header, Position, TurnEnd};
+use crate::ingest::{self, Header, Position, TurnEnd};
 use crate::lane::lease::{Limit, Waits};
 use crate::lane::queue::Ticket;
 use crate::output::Output;
@@ -241,29 +241,25 @@ impl Batch {
         }
     }
 
-    /// The call will not run: what its block or its arguments are like forbids it.
-    pub(crate) fn refuse(
-        &mut self,
-        position: Position,
-        complete: bool,
-        error: CallError,
-        now: Instant,
-    ) {
+    /// The call is complete and will not run: its name or its arguments forbid it.
+    pub(crate) fn refuse(&mut self, position: Position, error: CallError, now: Instant) {
         let Some(entry) = self.entry(position) else {
             return;
         };
-        if entry.unconfirmed {
-            return self.void(
-                position,
-                "was never complete: its text grew over a limit",
-                now,
-            );
-        }
-        if complete && entry.complete.is_none() {
-            entry.complete = Some(now);
-        }
+        entry.complete.get_or_insert(now);
         self.end(position, Err(error), now);
         self.release(now);
+    }
+
+    /// The block has grown over a limit and will never be a call, even if it was started early.
+    pub(crate) fn over_limit(
+        &mut self,
+        position: Position,
+        refusal: ingest::Refusal,
+        limit: usize,
+        now: Instant,
+    ) {
+        self.take_back(position, Cut::OverLimit(refusal, limit), now);
     }
 
     /// No more blocks will come. `unfinished` are those that had begun and not stopped; `why` says so to the model.
@@ -407,7 +403,7 @@ impl Batch {
         let error = match entry.phase {
             Phase::Ended(_) => return,
             Phase::Leaving(ref mut before) => {
-                if matches!(cut, Cut::Void(_)) {
+                if matches!(cut, Cut::Void(_) | Cut::OverLimit(..)) {
                     *before = cut;
                 }
                 return;

@@ -179,12 +179,13 @@ impl CallError {
 
     /// Arguments over the limit.
     #[must_use]
-    pub(crate) fn arguments_too_large(tool: &str, limit: usize) -> Self {
+    pub(crate) fn arguments_too_large(tool: &str, limit: usize, effect: Effect) -> Self {
+        let ran = tell_early(effect);
         let why = format!(
-            "The arguments of this call of {tool} are larger than the limit of {limit} bytes (max_arguments_bytes); \
-             it was not run. Pass less, or a reference to the data."
+            "The arguments of this call of {tool} are larger than the limit of {limit} bytes (max_arguments_bytes). \
+             {ran} Pass less, or a reference to the data."
         );
-        Self::new(Code::InvalidArguments, why)
+        Self::new(Code::InvalidArguments, why).effect(effect)
     }
 
     /// A name that no worker ever registered.
@@ -245,12 +246,13 @@ impl CallError {
 
     /// The batch's arguments and outputs together are over the limit.
     #[must_use]
-    pub(crate) fn batch_too_large(limit: usize) -> Self {
+    pub(crate) fn batch_too_large(tool: &str, limit: usize, effect: Effect) -> Self {
+        let ran = tell_early(effect);
         let why = format!(
-            "The arguments of this turn's calls together are larger than {limit} bytes (max_batch_bytes); this call \
-             was not run. Ask again for it in the next turn."
+            "With this call of {tool}, the arguments of this turn's calls are larger together than {limit} bytes \
+             (max_batch_bytes). {ran} Ask again for it in the next turn."
         );
-        Self::new(Code::Overloaded, why).retryable()
+        Self::new(Code::Overloaded, why).effect(effect).retryable()
     }
 
     /// The rate would not let it start in time.
@@ -362,13 +364,10 @@ impl CallError {
     #[must_use]
     pub(crate) fn incomplete(tool: &str, what: &str, effect: Effect, early: bool) -> Self {
         let ran = match effect {
-            Effect::NotStarted => tell(effect),
-            Effect::Maybe | Effect::Done if early => {
-                "It was started early, since it only reads, and its answer was thrown away."
-            }
-            Effect::Maybe | Effect::Done => {
+            Effect::Maybe | Effect::Done if !early => {
                 "It had been started and may have taken effect; its answer was thrown away."
             }
+            _ => tell_early(effect),
         };
         let why = format!("This call of {tool} {what}. {ran}");
         Self::new(Code::Incomplete, why).effect(effect).retryable()
@@ -401,6 +400,16 @@ impl CallError {
             "The broker failed to run this call; its log has the details under incident {incident}."
         );
         Self::new(Code::Internal, why).effect(effect)
+    }
+}
+
+/// Of a call whose block never became one.
+fn tell_early(effect: Effect) -> &'static str {
+    match effect {
+        Effect::NotStarted => tell(effect),
+        Effect::Maybe | Effect::Done => {
+            "It was started early, since it only reads, and its answer was thrown away."
+        }
     }
 }
 

@@ -5,6 +5,7 @@ mod support;
 
 use serde_json::{Value, json};
 use tonic::Code;
+use toolpool_broker::Config;
 use toolpool_proto::v1;
 use v1::agent_frame::Frame;
 use v1::batch_frame::Frame as Got;
@@ -298,6 +299,58 @@ async fn what_was_started_early_is_cancelled_if_more_follows() {
         ]
     );
     assert_eq!(batch.answer(), json!([]));
+}
+
+/// White space is permitted behind a closed object, but not without end.
+#[tokio::test(start_paused = true)]
+async fn what_was_started_early_is_cancelled_if_it_grows_over_a_limit() {
+    let limits: [(fn(&mut Config), _, _); 2] = [
+        (
+            |config| config.max_arguments_bytes = 32,
+            (ErrorCode::InvalidArguments, false),
+            ["32 bytes (max_arguments_bytes)", "thrown away"],
+        ),
+        (
+            |config| {
+                config.max_batch_bytes = 1024;
+                config.max_arguments_bytes = 1024;
+                config.max_result_bytes = 1024;
+            },
+            (ErrorCode::Overloaded, true),
+            ["1024 bytes (max_batch_bytes)", "thrown away"],
+        ),
+    ];
+    for (limit, (code, retryable), words) in limits {
+        let broker = Broker::start_with(limit);
+        let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::OpenaiChat)).await;
+        for (index, id) in [(0, "call_runs"), (1, "call_ended"), (2, "call_fine")] {
+            let events = [
+                chat::start(index, id, "look_up"),
+                chat::delta(index, r#"{"q": 1}"#),
+            ];
+            agent.events(&events).await;
+        }
+        let early = worker.assignments(3).await;
+        worker.answer(&early[1], "in vain").await;
+        worker.answer(&early[2], "found").await;
+        settle().await;
+        // Too much for a batch with what the others have, though not for a call.
+        let spaces = " ".repeat(1010);
+        agent
+            .events(&[chat::delta(0, &spaces), chat::delta(1, &spaces)])
+            .await;
+        assert_eq!(worker.cancel().await, early[0].lease_id);
+        agent.events(&[chat::finish("tool_calls")]).await;
+        agent.seal().await;
+        let batch = agent.finished().await.unwrap();
+        for id in ["call_runs", "call_ended"] {
+            expect(batch.error(id), code, (retryable, Effect::Maybe), &words);
+        }
+        // The model made these calls, so each is answered.
+        assert!(dropped(batch.turn()).is_empty());
+        assert_eq!(batch.answer().as_array().map(Vec::len), Some(3));
+        assert_eq!(batch.succeeded(), ["call_fine"]);
+    }
 }
 
 fn dropped(turn: &v1::Turn) -> Vec<(&str, DropReason)> {

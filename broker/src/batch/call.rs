@@ -9,7 +9,7 @@ use super::report::{CallReport, Ledger};
 use super::tried::{Ended, Sent, Tried};
 use crate::call_error::{CallError, Effect, Scope};
 use crate::id::{CallId, LeaseId, WorkerId};
-use crate::ingest::{Header, Position};
+use crate::ingest::{Header, Position, Refusal};
 use crate::lane::Cause;
 use crate::lane::lease::Waits;
 use crate::lane::queue::Ticket;
@@ -29,6 +29,8 @@ pub(crate) enum Cut {
     Aborted(&'static str),
     /// Its block never became a call.
     Void(&'static str),
+    /// Its block went over this limit.
+    OverLimit(Refusal, usize),
 }
 
 #[derive(Debug)]
@@ -241,6 +243,13 @@ impl Entry {
             Cut::Void(what) => {
                 CallError::incomplete(&self.tool, what, effect, self.early.is_some())
             }
+            Cut::OverLimit(Refusal::ArgumentsTooLarge, limit) => {
+                CallError::arguments_too_large(&self.tool, limit, effect)
+            }
+            Cut::OverLimit(Refusal::BatchTooLarge, limit) => {
+                CallError::batch_too_large(&self.tool, limit, effect)
+            }
+            Cut::OverLimit(Refusal::TooManyCalls, limit) => CallError::too_many_calls(limit),
         };
         // A repeat must not repeat an effect: then it is for the agent to find out first.
         error.retryable &= effect == Effect::NotStarted || self.is_repeatable();

@@ -45,6 +45,11 @@ impl Batch {
 
     /// The block is no call, even if it was taken for one. What runs of it is called off.
     pub(crate) fn void(&mut self, position: Position, why: &'static str, now: Instant) {
+        self.take_back(position, Cut::Void(why), now);
+    }
+
+    /// Ends a call that its block does not stand for any more; what it has brought so far is thrown away.
+    pub(super) fn take_back(&mut self, position: Position, cut: Cut, now: Instant) {
         let Some(entry) = self.entry(position).filter(|entry| !entry.has_ended()) else {
             return;
         };
@@ -53,7 +58,7 @@ impl Batch {
             entry.ended = None;
             self.output_bytes -= result.map_or(0, |output| output.size());
         }
-        self.cut_off(position, Cut::Void(why), now);
+        self.cut_off(position, cut, now);
         self.release(now);
     }
 }

@@ -111,7 +111,7 @@ impl World {
         }
         if self.rng.u8(..6) == 0 {
             let error = CallError::unknown_tool("tool", Vec::new());
-            return self.batch.refuse(position, true, error, self.now);
+            return self.batch.refuse(position, error, self.now);
         }
         let effects = [
             Effects::ReadOnly,
@@ -146,11 +146,19 @@ impl World {
         self.batch.start_early(position, policy, self.now);
     }
 
-    /// Something followed, or its message was begun anew.
+    /// Something followed, its message was begun anew, or it grew over a limit.
     fn void(&mut self, position: Position) {
         self.seen[position].void = true;
         self.seen[position].duplicate = self.batch.table[position].is_none();
-        self.batch.void(position, "test", self.now);
+        if self.rng.bool() {
+            self.batch.void(position, "test", self.now);
+        } else {
+            let refusal = [
+                ingest::Refusal::ArgumentsTooLarge,
+                ingest::Refusal::BatchTooLarge,
+            ][self.rng.usize(..2)];
+            self.batch.over_limit(position, refusal, 1, self.now);
+        }
         self.seen[position].incomplete = false;
     }
 

@@ -124,21 +124,12 @@ impl Task {
                 self.batch.void(position, why.to_text(), now);
             }
             ingest::Event::Refused(position, refusal) => {
-                let Some(tool) = self.batch.tool_of(position) else {
-                    return;
+                let limit = match refusal {
+                    Refusal::ArgumentsTooLarge => self.config.max_arguments_bytes,
+                    Refusal::BatchTooLarge => self.config.max_batch_bytes,
+                    Refusal::TooManyCalls => self.config.max_calls_per_batch,
                 };
-                let error = match refusal {
-                    Refusal::ArgumentsTooLarge => {
-                        CallError::arguments_too_large(tool, self.config.max_arguments_bytes)
-                    }
-                    Refusal::BatchTooLarge => {
-                        CallError::batch_too_large(self.config.max_batch_bytes)
-                    }
-                    Refusal::TooManyCalls => {
-                        CallError::too_many_calls(self.config.max_calls_per_batch)
-                    }
-                };
-                self.batch.refuse(position, false, error, now);
+                self.batch.over_limit(position, refusal, limit, now);
             }
             ingest::Event::Sealed(end, unfinished) => {
                 self.sealed(
@@ -211,7 +202,7 @@ impl Task {
                 provider.drop_call(position, Void::NotJson);
             }
             self.suggestions = self.suggestions.saturating_sub(1);
-            return self.batch.refuse(position, true, error, now);
+            return self.batch.refuse(position, error, now);
         };
         let revision = tool.revision();
         if let Err(invalid) = revision.schema.check(&arguments) {
@@ -231,7 +222,7 @@ impl Task {
                 invalid => CallError::invalid_arguments(name, invalid),
             };
             self.batch.known(position, Arc::clone(&revision.policy));
-            return self.batch.refuse(position, true, error, now);
+            return self.batch.refuse(position, error, now);
         }
         self.route(position, &tool, &revision, (arguments, idempotency_key));
         self.batch
