@@ -6,10 +6,11 @@ use std::{env, fs};
 
 use protox::Compiler;
 
-const FILES: [&str; 3] = [
+const FILES: [&str; 4] = [
     "toolpool/v1/types.proto",
     "toolpool/v1/broker.proto",
     "toolpool/v1/worker.proto",
+    "toolpool/v1/admin.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

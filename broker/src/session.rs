@@ -201,7 +201,7 @@ impl Session {
             Event::Time => return self.tick(Instant::now()),
             Event::Draining => {
                 self.told_of_drain = true;
-                self.outbox.push(v1::pool_frame::Frame::Drain(v1::Drain {}));
+                self.outbox.push(v1::pool_frame::Frame::Drain(v1::Drain { leave: false }));
             }
             Event::Shutdown => {
                 // The worker must know which outcomes have arrived.

@@ -297,7 +297,7 @@ impl State {
             limit,
         };
         if self.drain == Drain::Due {
-            packet.push(Frame::Drain(proto::Drain {}));
+            packet.push(Frame::Drain(proto::Drain { leave: false }));
             self.drain = Drain::Sent;
         }
         while packet.has_room()
