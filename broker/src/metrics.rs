@@ -11,6 +11,7 @@
 
 mod presence;
 mod readings;
+mod recent;
 mod table;
 mod tool;
 
@@ -30,6 +31,7 @@ pub use table::{Kind, METRICS, Metric, SECONDS};
 
 pub(crate) use presence::{Presence, WorkerState};
 pub(crate) use readings::Scrape;
+pub(crate) use recent::RecentCalls;
 pub(crate) use tool::ToolSeries;
 
 use crate::config::Config;

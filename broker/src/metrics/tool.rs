@@ -7,6 +7,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundCounter, BoundHistogram, Counter, Histogram};
 
 use super::Instruments;
+use super::recent::{Recent, RecentCalls};
 use crate::batch::{CallReport, Ledger};
 use crate::call_error::{CallError, Code};
 use crate::lane::lease::Limit;
@@ -29,6 +30,7 @@ pub(crate) struct ToolSeries {
     early_starts: OnceLock<BoundCounter<u64>>,
     early_discarded: OnceLock<BoundCounter<u64>>,
     leases_fenced: OnceLock<BoundCounter<u64>>,
+    recent: Recent,
 }
 
 impl ToolSeries {
@@ -46,6 +48,7 @@ impl ToolSeries {
             early_starts: OnceLock::new(),
             early_discarded: OnceLock::new(),
             leases_fenced: OnceLock::new(),
+            recent: Recent::new(),
         }
     }
 
@@ -84,6 +87,7 @@ impl ToolSeries {
         }
         if let Some(ran) = ran {
             self.time(&self.run, &of.run, *ran);
+            self.recent.ran(*ran);
         }
         if *attempts > 0 {
             self.count(&self.attempts, &of.attempts, u64::from(*attempts));
@@ -107,6 +111,12 @@ impl ToolSeries {
             self.instruments.calls.bind(&[outcome, self.tool()])
         });
         bound.add(1);
+        self.recent.ended(error.is_some());
+    }
+
+    /// What became of the latest calls.
+    pub(crate) fn recent(&self) -> RecentCalls {
+        self.recent.read()
     }
 
     /// A lease was ended for its batch, and its worker has not answered yet.

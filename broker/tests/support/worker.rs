@@ -220,7 +220,7 @@ impl FakeWorker {
     }
 
     pub(crate) async fn drain(&self) {
-        self.send(Sent::Drain(v1::Drain {})).await;
+        self.send(Sent::Drain(v1::Drain { leave: false })).await;
     }
 
     /// Beats no more; the stream stays as it is.
