@@ -102,8 +102,8 @@ impl Sampling {
             _ => {
                 // The SDK's, so that all that see a trace's id decide alike. It reads nothing but that.
                 let sampler = Sampler::TraceIdRatioBased(self.ratio);
-                let sampled = sampler.should_sample(None, trace, "", &SpanKind::Server, &[], &[]);
-                sampled.decision == SamplingDecision::RecordAndSample
+                let result = sampler.should_sample(None, trace, "", &SpanKind::Server, &[], &[]);
+                result.decision == SamplingDecision::RecordAndSample
             }
         }
     }
