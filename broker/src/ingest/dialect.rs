@@ -111,7 +111,7 @@ pub(crate) struct ProviderTurn {
 
 #[derive(Debug)]
 enum Decoding {
-    /// The first event that says so decides.
+    /// The first event that shows it decides.
     Auto,
     As(Dialect, Box<dyn Decode>),
 }
@@ -120,7 +120,7 @@ enum Decoding {
 const DONE: &[u8] = b"[DONE]";
 
 impl ProviderTurn {
-    /// A turn of which nothing has come yet. `dialect` is `None` where the first event is to decide; `local_tools` are
+    /// A turn of which nothing has come yet. `dialect` is `None` where the stream is to show it; `local_tools` are
     /// those that the agent runs itself; ids that are missing are made from `seed`.
     pub(crate) fn new(
         dialect: Option<Dialect>,
