@@ -1,0 +1,241 @@
+//! Turns that end badly: cut, broken off, failed, over a limit, damaged, given up.
+
+use serde_json::json;
+use toolpool_proto::v1::{self, Dialect, DropReason, ErrorCode};
+
+use super::look_up_and_send;
+use crate::support::provider::{anthropic, chat, dropped, piped, sse};
+use crate::support::{Broker, seconds, settle, wire};
+
+#[tokio::test(start_paused = true)]
+async fn a_cut_turn_drops_what_is_incomplete_and_runs_no_side_effects() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent
+        .events(&anthropic::call(0, "toolu_1", "look_up"))
+        .await;
+    agent.events(&anthropic::call(1, "toolu_2", "send")).await;
+    agent
+        .events(&[
+            anthropic::start(2, "toolu_3", "look_up"),
+            anthropic::delta(2, r#"{"q": "#),
+        ])
+        .await;
+    let call = worker.assignment().await;
+    agent.events(&anthropic::end("max_tokens")).await;
+    worker.expect_no_assignment().await;
+    worker.answer(&call, "found").await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.succeeded(), ["toolu_1"]);
+    assert_eq!(batch.error("toolu_2").code(), ErrorCode::TruncatedTurn);
+    assert_eq!(batch.error("toolu_3").code(), ErrorCode::Incomplete);
+    let turn = batch.turn();
+    assert_eq!(
+        (turn.turn_end(), turn.stop_reason.as_deref()),
+        (v1::TurnEnd::Truncated, Some("max_tokens"))
+    );
+    assert_eq!(dropped(turn), [("toolu_3", DropReason::Incomplete)]);
+    let answered = batch.answer();
+    let content = answered[0]["content"].as_array().unwrap();
+    let ids: Vec<_> = content
+        .iter()
+        .map(|block| block["tool_use_id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["toolu_1", "toolu_2"]);
+    assert_eq!(content[1]["is_error"], true);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_breaks_off_is_a_cut_turn() {
+    for half_close in [true, false] {
+        let broker = Broker::start();
+        let (mut worker, mut agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+        let events = [
+            &anthropic::call(0, "toolu_1", "send")[..],
+            &[anthropic::start(1, "toolu_2", "send")],
+        ];
+        agent.data(sse(&events.concat())).await;
+        agent.data("data: {\"type\":\"content_bl").await;
+        if half_close {
+            agent.half_close();
+        } else {
+            agent.seal().await;
+        }
+        worker.expect_no_assignment().await;
+        let batch = agent.finished().await.unwrap();
+        assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
+        assert_eq!(dropped(batch.turn()), [("toolu_2", DropReason::Incomplete)]);
+        let error = batch.turn().error.as_deref().unwrap();
+        assert!(error.contains("ended before the turn did"), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_of_the_provider_is_told() {
+    let broker = Broker::start();
+    let (_worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent.events(&anthropic::call(0, "toolu_1", "send")).await;
+    let error =
+        json!({"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}});
+    agent.events(&[error]).await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
+    assert!(
+        batch
+            .turn()
+            .error
+            .as_deref()
+            .unwrap()
+            .contains("overloaded_error")
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_over_the_limit_ends_the_turn_and_names_it() {
+    let broker = Broker::start_with(|config| config.max_event_bytes = 4096);
+    let (_worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent
+        .data(sse(&anthropic::call(0, "toolu_1", "send")))
+        .await;
+    agent.data(format!("data: {}", "x".repeat(5000))).await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
+    let error = batch.turn().error.as_deref().unwrap();
+    assert!(
+        error.contains("4096") && error.contains("max_event_bytes"),
+        "{error}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_event_may_have_been_anything_so_nothing_that_changes_things_runs() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent.events(&anthropic::call(0, "toolu_1", "send")).await;
+    agent
+        .data("data: {\"type\":\"content_block_start\",\"index\":1,\"content_bl\n\n")
+        .await;
+    agent.data(sse(&anthropic::end("tool_use"))).await;
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
+    assert!(batch.turn().error().contains("could not be read"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn far_too_many_calls_cut_the_turn_and_each_that_began_has_its_result() {
+    let broker = Broker::start_with(|config| config.max_calls_per_batch = 2);
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    for index in 0..20 {
+        let id = format!("toolu_{index}");
+        agent.events(&anthropic::call(index, &id, "look_up")).await;
+    }
+    for _ in 0..2 {
+        let call = worker.assignment().await;
+        worker.answer(&call, "found").await;
+    }
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.results.len(), 8, "four times what may run");
+    assert_eq!(batch.text("toolu_1"), "found");
+    assert_eq!(batch.error("toolu_7").code(), ErrorCode::Overloaded);
+    assert!(batch.turn().error().contains("more than 8 calls"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_deadline_in_mid_stream_drops_what_is_open_and_says_so() {
+    let broker = Broker::start();
+    let open = v1::Open {
+        deadline: Some(wire(seconds(5))),
+        ..piped(Dialect::OpenaiChat)
+    };
+    let (mut worker, agent) = look_up_and_send(&broker, open).await;
+    agent
+        .events(&[
+            chat::start(0, "call_early", "look_up"),
+            chat::delta(0, r#"{"q": 1}"#),
+        ])
+        .await;
+    agent
+        .events(&[
+            chat::start(1, "call_open", "look_up"),
+            chat::delta(1, r#"{"q"#),
+        ])
+        .await;
+    worker.assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.elapsed(), seconds(5));
+    for id in ["call_early", "call_open"] {
+        assert_eq!(batch.error(id).code(), ErrorCode::Incomplete);
+    }
+    assert_eq!(batch.turn().dropped.len(), 2);
+    assert_eq!(batch.answer(), json!([]));
+    let error = batch.turn().error.as_deref().unwrap();
+    assert!(error.contains("time of the batch"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_falls_silent_in_mid_block_has_cut_its_turn() {
+    let broker = Broker::start();
+    let (_worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent
+        .events(&[anthropic::start(0, "toolu_1", "send")])
+        .await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.elapsed().as_secs(), 120);
+    assert_eq!(dropped(batch.turn()), [("toolu_1", DropReason::Incomplete)]);
+    assert!(batch.turn().error.as_deref().unwrap().contains("silent"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_speaks_again_after_its_silence_still_gets_its_batch() {
+    let broker = Broker::start_with(|config| config.call_timeout = seconds(500));
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent
+        .events(&anthropic::call(0, "toolu_1", "look_up"))
+        .await;
+    agent
+        .events(&[anthropic::start(1, "toolu_2", "look_up")])
+        .await;
+    let call = worker.assignment().await;
+    tokio::time::sleep(seconds(130)).await;
+    agent.events(&[anthropic::delta(1, "{}")]).await;
+    agent.seal().await;
+    settle().await;
+    worker.answer(&call, "found").await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.succeeded(), ["toolu_1"]);
+    assert_eq!(dropped(batch.turn()), [("toolu_2", DropReason::Incomplete)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_agent_may_give_a_piped_turn_up() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent
+        .events(&anthropic::call(0, "toolu_1", "look_up"))
+        .await;
+    let call = worker.assignment().await;
+    agent.seal_as(v1::TurnEnd::Aborted).await;
+    assert_eq!(worker.cancel().await, call.lease_id);
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.error("toolu_1").code(), ErrorCode::Aborted);
+    assert_eq!(batch.turn().turn_end(), v1::TurnEnd::Aborted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_its_agent_calls_cut_runs_no_side_effects() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Gemini)).await;
+    // Some models say STOP with every chunk, so only the end of the stream decides; and the agent says it was cut.
+    let part = json!({"functionCall": {"name": "send", "args": {}}});
+    let candidate = json!({"content": {"parts": [part]}, "finishReason": "STOP"});
+    agent.events(&[json!({"candidates": [candidate]})]).await;
+    agent.seal_as(v1::TurnEnd::Truncated).await;
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.turn().turn_end(), v1::TurnEnd::Truncated);
+    assert_eq!(
+        batch.error(&batch.results[0].id).code(),
+        ErrorCode::TruncatedTurn
+    );
+}
