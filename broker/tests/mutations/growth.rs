@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use toolpool_broker::decode::{Decoder, Dialect};
 
 use super::ALONE;
+use super::fixtures::FIXTURES;
 use super::reading::run;
-use super::seeds::{FIXTURES, events};
+use super::seeds::events;
 
 /// So many `{}` are a list of half a megabyte.
 const ELEMENTS: usize = 200_000;

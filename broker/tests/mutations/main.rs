@@ -6,6 +6,10 @@
 //! `TOOLPOOL_SEED` makes one.
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+#[path = "../support/corpus.rs"]
+mod corpus;
+#[path = "../support/fixtures.rs"]
+mod fixtures;
 mod growth;
 mod lexer;
 mod mutate;
@@ -20,9 +24,10 @@ use parking_lot::Mutex;
 use peak_alloc::PeakAlloc;
 use toolpool_broker::decode::{Decoder, Dialect};
 
+use fixtures::FIXTURES;
 use oracle::Text;
 use reading::run;
-use seeds::{FIXTURES, Seeds, Wire};
+use seeds::{Seeds, Wire};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
