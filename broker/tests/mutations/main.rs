@@ -24,7 +24,7 @@ use parking_lot::Mutex;
 use peak_alloc::PeakAlloc;
 use toolpool_broker::decode::{Decoder, Dialect};
 
-use fixtures::FIXTURES;
+use fixtures::{FIXTURES, Fixture};
 use oracle::Text;
 use reading::run;
 use seeds::{Seeds, Wire};
@@ -184,7 +184,12 @@ fn check(dialect: Dialect) {
 #[test]
 fn every_fixture_is_a_good_turn() {
     let _alone = ALONE.lock();
-    for (dialect, calls, text) in FIXTURES {
+    for Fixture {
+        dialect,
+        text,
+        calls,
+    } in FIXTURES
+    {
         let wires: &[Wire] = match dialect {
             Dialect::Anthropic => &[Wire::Plain, Wire::Chunks],
             Dialect::Gemini => &[Wire::Plain, Wire::JsonArray],
@@ -196,7 +201,17 @@ fn every_fixture_is_a_good_turn() {
             decoder.bytes(&wire.bytes(text));
             let found = decoder.finish();
             assert_eq!(found.dialect, Some(dialect));
-            assert_eq!(found.calls.len(), calls, "{wire:?}: {found:#?}");
+            let read: Vec<_> = (found.calls.iter())
+                .map(|call| {
+                    let arguments = std::str::from_utf8(&call.arguments).unwrap();
+                    (
+                        call.id.as_deref().unwrap_or_default(),
+                        &*call.name,
+                        arguments,
+                    )
+                })
+                .collect();
+            assert_eq!(read, calls, "{wire:?}: {found:#?}");
             assert!(found.complete, "{wire:?}: {found:#?}");
             Text::new(text).judge(&found).unwrap();
         }

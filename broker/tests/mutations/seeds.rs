@@ -23,7 +23,7 @@ impl Seeds {
         let mut own = Vec::new();
         let mut all = Vec::new();
         let fixtures = FIXTURES.iter();
-        let fixtures = fixtures.map(|(dialect, _, text)| (*dialect, text.to_vec()));
+        let fixtures = fixtures.map(|fixture| (fixture.dialect, fixture.text.to_vec()));
         for (of, text) in fixtures.chain(recordings()) {
             if of == dialect {
                 own.push(text.clone());
