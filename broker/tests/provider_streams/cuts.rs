@@ -1,10 +1,13 @@
 //! Turns that end badly: cut, broken off, failed, over a limit, damaged, given up.
 
 use serde_json::json;
-use toolpool_proto::v1::{self, Dialect, DropReason, ErrorCode};
+use toolpool_proto::v1::pool_frame::Frame;
+use toolpool_proto::v1::{self, Dialect, DropReason, ErrorCode, OnDisconnect};
 
 use super::look_up_and_send;
-use crate::support::provider::{anthropic, chat, dropped, piped, sse};
+use crate::support::agent::FakeAgent;
+use crate::support::provider::{answered_ids, anthropic, chat, dropped, piped, sse};
+use crate::support::worker::{FakeWorker, error, read_only, side_effecting};
 use crate::support::{Broker, seconds, settle, wire};
 
 #[tokio::test(start_paused = true)]
@@ -238,4 +241,91 @@ async fn a_turn_that_its_agent_calls_cut_runs_no_side_effects() {
         batch.error(&batch.results[0].id).code(),
         ErrorCode::TruncatedTurn
     );
+}
+
+/// What a turn has when its agent or its broker goes away: something of each kind, on its way to the worker.
+async fn in_the_middle(action: Option<OnDisconnect>) -> (Broker, FakeWorker, FakeAgent) {
+    let broker = Broker::start_with(|config| config.drain_grace = seconds(3));
+    let open = v1::Open {
+        on_disconnect: action.map(Into::into),
+        ..piped(Dialect::Anthropic)
+    };
+    let tools = [read_only("look_up"), side_effecting("send")];
+    let worker = broker.worker("w", 1, tools).await;
+    let agent = broker.agent_with(open).await;
+    for (index, id) in (0..).zip(["toolu_runs", "toolu_waits"]) {
+        agent.events(&anthropic::call(index, id, "look_up")).await;
+    }
+    agent
+        .events(&anthropic::call(2, "toolu_held", "send"))
+        .await;
+    let open = anthropic::begun(3, "toolu_open", "look_up", r#"{"q"#);
+    agent.events(&open).await;
+    settle().await;
+    (broker, worker, agent)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piped_turn_is_called_off_when_its_agent_goes_away() {
+    for action in [None, Some(OnDisconnect::Cancel)] {
+        let (_broker, mut worker, agent) = in_the_middle(action).await;
+        let runs = worker.assignment().await;
+        agent.cut();
+        assert_eq!(worker.cancel().await, runs.lease_id);
+        let stopped = error(ErrorCode::Cancelled, "stopped");
+        worker.fail(&runs, stopped).await;
+        worker.expect_no_assignment_within(seconds(60)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piped_turn_that_is_to_finish_without_its_agent_runs_what_is_complete_and_not_held() {
+    let (_broker, mut worker, agent) = in_the_middle(Some(OnDisconnect::Finish)).await;
+    let runs = worker.assignment().await;
+    agent.cut();
+    worker.expect_no_cancel().await;
+    worker.answer(&runs, "found").await;
+    assert_eq!(worker.answer_next("found").await.call_id, "toolu_waits");
+    worker.expect_no_assignment_within(seconds(60)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piped_turn_goes_on_while_the_broker_drains() {
+    let (broker, mut worker, agent) = in_the_middle(None).await;
+    let runs = worker.assignment().await;
+    broker.shutdown.drain.cancel();
+    assert!(matches!(worker.news().await, Ok(Some(Frame::Drain(_)))));
+    let rest = [anthropic::delta(3, r#"": 2}"#), anthropic::stop(3)];
+    agent.events(&rest).await;
+    agent.events(&anthropic::end("tool_use")).await;
+    worker.answer(&runs, "done").await;
+    for _ in 0..3 {
+        worker.answer_next("done").await;
+    }
+    let batch = agent.finished().await.unwrap();
+    let all = ["toolu_runs", "toolu_waits", "toolu_held", "toolu_open"];
+    assert_eq!(batch.succeeded(), all);
+    assert_eq!(answered_ids(&batch.answer()), all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_piped_turn_is_delivered_with_what_it_has_when_the_brokers_grace_is_over() {
+    let (broker, mut worker, agent) = in_the_middle(None).await;
+    let runs = worker.assignment().await;
+    worker.answer(&runs, "found").await;
+    settle().await;
+    broker.shutdown.drain.cancel();
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.elapsed().as_secs(), 3);
+    assert_eq!(batch.succeeded(), ["toolu_runs"]);
+    for id in ["toolu_waits", "toolu_held"] {
+        assert_eq!(batch.error(id).code(), ErrorCode::Cancelled);
+    }
+    let turn = batch.turn();
+    assert_eq!(turn.turn_end(), v1::TurnEnd::Truncated);
+    assert_eq!(dropped(turn), [("toolu_open", DropReason::Incomplete)]);
+    let error = batch.turn_error();
+    assert!(error.contains("before the turn was"), "{error}");
+    let answered = ["toolu_runs", "toolu_waits", "toolu_held"];
+    assert_eq!(answered_ids(&batch.answer()), answered);
 }

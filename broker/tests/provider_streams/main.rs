@@ -5,7 +5,9 @@
 mod support;
 
 mod cuts;
+mod dialects;
 mod drops;
+mod early;
 mod names;
 mod starts;
 mod streams;

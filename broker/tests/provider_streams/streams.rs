@@ -7,7 +7,7 @@ use toolpool_proto::v1::batch_frame::Frame as Got;
 use toolpool_proto::v1::{self, Dialect};
 
 use super::look_up_and_send;
-use crate::support::provider::{anthropic, piped, sse};
+use crate::support::provider::{answered_ids, anthropic, piped, sse};
 use crate::support::{Broker, settle};
 
 #[tokio::test(start_paused = true)]
@@ -103,4 +103,98 @@ async fn what_follows_the_turns_end_is_taken_and_passed_over() {
     worker.expect_no_assignment().await;
     worker.answer(&call, "sent").await;
     assert_eq!(agent.finished().await.unwrap().succeeded(), ["toolu_1"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_that_tells_nothing_of_what_it_is_has_no_calls() {
+    let broker = Broker::start();
+    let (mut worker, mut agent) = look_up_and_send(&broker, piped(Dialect::Auto)).await;
+    agent.events(&[json!({"hello": "world"})]).await;
+    agent
+        .data(": a keep-alive\n\ndata: {\"more\": 1}\n\n")
+        .await;
+    settle().await;
+    agent.half_close();
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.results, []);
+    let turn = batch.turn();
+    assert_eq!(turn.dialect, None);
+    assert_eq!(turn.turn_end(), v1::TurnEnd::Truncated);
+    let error = batch.turn_error();
+    assert!(error.contains("tells what it is"), "{error}");
+    assert_eq!(batch.answer(), json!([]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_and_events_may_follow_each_other_in_one_stream() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Auto)).await;
+    let [start, delta, stop] = anthropic::call(0, "toolu_1", "look_up");
+    agent.data(sse(&[anthropic::message_start(), start])).await;
+    agent.events(&[delta]).await;
+    worker.expect_no_assignment().await;
+    agent.data(sse(&[stop])).await;
+    assert_eq!(worker.answer_next("found").await.call_id, "toolu_1");
+    agent.events(&anthropic::end("tool_use")).await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.succeeded(), ["toolu_1"]);
+    assert_eq!(batch.turn().turn_end(), v1::TurnEnd::Complete);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_follows_the_agents_own_seal_is_passed_over_too() {
+    let broker = Broker::start();
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    agent
+        .events(&anthropic::call(0, "toolu_1", "look_up"))
+        .await;
+    let call = worker.assignment().await;
+    agent.seal().await;
+    settle().await;
+    // The turn had no end of its own; now it is too late for one, and for another seal.
+    agent.events(&anthropic::end("tool_use")).await;
+    agent
+        .data(sse(&anthropic::call(1, "toolu_2", "send")))
+        .await;
+    agent.seal_as(v1::TurnEnd::Aborted).await;
+    agent.seal().await;
+    settle().await;
+    worker.expect_no_cancel().await;
+    worker.answer(&call, "found").await;
+    worker.expect_no_assignment().await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.succeeded(), ["toolu_1"]);
+    assert_eq!(batch.results.len(), 1);
+    let turn = batch.turn();
+    assert_eq!(turn.turn_end(), v1::TurnEnd::Truncated);
+    assert_eq!(turn.stop_reason, None);
+    assert!(batch.turn_error().contains("ended before the turn did"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_that_finds_no_room_in_the_answer_is_left_out_of_it_only() {
+    let broker = Broker::start_with(|config| config.max_answer_bytes = 4096);
+    let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::Anthropic)).await;
+    let large = "x".repeat(8 * 1024);
+    for (index, id) in (0..).zip(["toolu_1", "toolu_2"]) {
+        agent.events(&anthropic::call(index, id, "look_up")).await;
+    }
+    for (call, text) in worker.assignments(2).await.iter().zip(["found", &large]) {
+        worker.answer(call, text).await;
+    }
+    agent.events(&anthropic::end("tool_use")).await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.succeeded(), ["toolu_1", "toolu_2"]);
+    assert_eq!(batch.text("toolu_2"), large);
+    assert!(batch.turn().answer.len() <= 4096);
+    let answer = batch.answer();
+    assert_eq!(answered_ids(&answer), ["toolu_1", "toolu_2"]);
+    let content = &answer[0]["content"];
+    assert_eq!(content[0]["content"], "found");
+    let said = content[1]["content"].to_string();
+    assert!(
+        said.contains("max_answer_bytes") && said.contains("The call succeeded"),
+        "{said}"
+    );
 }

@@ -2,8 +2,9 @@
 
 use serde_json::{Value, json};
 use toolpool_proto::v1;
-use v1::{Dialect, DropReason};
+use v1::{Dialect, DropReason, Owner};
 
+/// A batch of a provider's stream.
 pub(crate) fn piped(dialect: Dialect) -> v1::Open {
     v1::Open {
         dialect: Some(dialect.into()),
@@ -33,12 +34,17 @@ pub(crate) mod anthropic {
         json!({"type": "content_block_stop", "index": index})
     }
 
+    /// A call whose block is still open.
+    pub(crate) fn begun(index: u32, id: &str, name: &str, text: &str) -> [Value; 2] {
+        [start(index, id, name), delta(index, text)]
+    }
+
     pub(crate) fn call(index: u32, id: &str, name: &str) -> [Value; 3] {
-        [
-            start(index, id, name),
-            delta(index, r#"{"q": 1}"#),
-            stop(index),
-        ]
+        call_with(index, id, name, r#"{"q": 1}"#)
+    }
+
+    pub(crate) fn call_with(index: u32, id: &str, name: &str, text: &str) -> [Value; 3] {
+        [start(index, id, name), delta(index, text), stop(index)]
     }
 
     pub(crate) fn end(reason: &str) -> [Value; 2] {
@@ -61,6 +67,11 @@ pub(crate) mod chat {
         chunk(&json!({"tool_calls": [call]}), None)
     }
 
+    /// A call whose text is so far.
+    pub(crate) fn begun(index: u32, id: &str, name: &str, text: &str) -> [Value; 2] {
+        [start(index, id, name), delta(index, text)]
+    }
+
     pub(crate) fn finish(reason: &str) -> Value {
         chunk(&json!({}), Some(reason))
     }
@@ -70,6 +81,7 @@ pub(crate) mod chat {
     }
 }
 
+/// Events as the body of a response.
 pub(crate) fn sse(events: &[Value]) -> String {
     let mut text = String::new();
     for event in events {
@@ -78,6 +90,32 @@ pub(crate) fn sse(events: &[Value]) -> String {
     text
 }
 
+/// The calls that are not the broker's: the provider's id, the tool's name, the place, and whose it is.
+pub(crate) fn not_ours(turn: &v1::Turn) -> Vec<(&str, &str, u32, Owner)> {
+    turn.not_ours
+        .iter()
+        .map(|call| (call.provider_id(), &*call.tool, call.position, call.owner()))
+        .collect()
+}
+
+/// The ids in an answer, wherever its format has them; empty where a result has none.
+pub(crate) fn answered_ids(answer: &Value) -> Vec<&str> {
+    let message = &answer[0];
+    let results = [&message["content"], &message["parts"], answer];
+    let results = results.iter().find_map(|list| list.as_array()).unwrap();
+    results.iter().map(id_of).collect()
+}
+
+fn id_of(result: &Value) -> &str {
+    let bedrock = &result["toolResult"]["toolUseId"];
+    let gemini = &result["functionResponse"]["id"];
+    let names = ["tool_use_id", "tool_call_id", "call_id", "toolCallId"];
+    let ids = names.iter().map(|name| &result[*name]);
+    let mut ids = ids.chain([bedrock, gemini]);
+    ids.find_map(Value::as_str).unwrap_or_default()
+}
+
+/// The calls that were dropped, and why.
 pub(crate) fn dropped(turn: &v1::Turn) -> Vec<(&str, DropReason)> {
     turn.dropped
         .iter()

@@ -214,6 +214,20 @@ impl FakeWorker {
         self.send(answer(assignment.lease_id, text)).await;
     }
 
+    /// The next call goes well, and this is its output.
+    pub(crate) async fn answer_next(&mut self, text: &str) -> v1::Assignment {
+        let assignment = self.assignment().await;
+        self.answer(&assignment, text).await;
+        assignment
+    }
+
+    /// Everything that is on its way comes to rest, and no cancel is among it.
+    pub(crate) async fn expect_no_cancel(&mut self) {
+        while let Some(news) = within(A_MOMENT, self.news()).await {
+            assert!(!matches!(news, Ok(Some(Frame::Cancel(_)))), "{news:?}");
+        }
+    }
+
     /// The call failed.
     pub(crate) async fn fail(&self, assignment: &v1::Assignment, error: v1::CallError) {
         self.send(failure(assignment.lease_id, error)).await;
