@@ -219,7 +219,7 @@ async fn the_agent_may_give_a_piped_turn_up() {
         .await;
     let call = worker.assignment().await;
     agent.seal_as(v1::TurnEnd::Aborted).await;
-    assert_eq!(worker.cancel().await, call.lease_id);
+    assert_eq!(worker.cancel_at_once().await, call.lease_id);
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.error("toolu_1").code(), ErrorCode::Aborted);
     assert_eq!(batch.turn().turn_end(), v1::TurnEnd::Aborted);
@@ -271,7 +271,7 @@ async fn a_piped_turn_is_called_off_when_its_agent_goes_away() {
         let (_broker, mut worker, agent) = in_the_middle(action).await;
         let runs = worker.assignment().await;
         agent.cut();
-        assert_eq!(worker.cancel().await, runs.lease_id);
+        assert_eq!(worker.cancel_at_once().await, runs.lease_id);
         let stopped = error(ErrorCode::Cancelled, "stopped");
         worker.fail(&runs, stopped).await;
         worker.expect_no_assignment_within(seconds(60)).await;

@@ -18,7 +18,7 @@ async fn a_message_that_begins_anew_voids_what_came_before() {
         .await;
     let first = worker.assignment().await;
     agent.events(&[anthropic::message_start()]).await;
-    assert_eq!(worker.cancel().await, first.lease_id);
+    assert_eq!(worker.cancel_at_once().await, first.lease_id);
     agent
         .events(&anthropic::call(0, "toolu_2", "look_up"))
         .await;
@@ -178,7 +178,7 @@ async fn a_call_that_its_provider_withdraws_is_called_off_and_dropped() {
     agent
         .events(&[part("output-available", "call_server")])
         .await;
-    assert_eq!(worker.cancel().await, calls[0].lease_id);
+    assert_eq!(worker.cancel_at_once().await, calls[0].lease_id);
     worker.answer(&calls[1], "found").await;
     agent.events(&[json!({"type": "finish"})]).await;
     let batch = agent.finished().await.unwrap();

@@ -102,7 +102,7 @@ async fn its_failure_aborts_nobody_before_its_block_is_complete() {
     let late = worker.assignment().await;
     finish(&agent).await;
     for sibling in [sibling, late] {
-        assert_eq!(worker.cancel().await, sibling.lease_id);
+        assert_eq!(worker.cancel_at_once().await, sibling.lease_id);
     }
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.error("call_early").code(), ErrorCode::ToolFailed);
@@ -224,7 +224,7 @@ async fn a_turn_that_its_agent_cuts_or_gives_up_throws_it_away() {
         }
         agent.seal_as(end).await;
         if !answered {
-            assert_eq!(worker.cancel().await, early.lease_id);
+            assert_eq!(worker.cancel_at_once().await, early.lease_id);
         }
         let batch = agent.finished().await.unwrap();
         let words = ["look_up", "thrown away"];
@@ -279,6 +279,6 @@ async fn an_agent_that_goes_away_calls_it_off_even_if_its_batch_is_to_be_finishe
         begin(&agent, 0, "call_early", "look_up").await;
         let early = worker.assignment().await;
         agent.cut();
-        assert_eq!(worker.cancel().await, early.lease_id, "{action:?}");
+        assert_eq!(worker.cancel_at_once().await, early.lease_id, "{action:?}");
     }
 }

@@ -1,6 +1,8 @@
 //! An agent that pipes its provider's own stream in: when its calls start, what becomes of a turn that ends badly, whose
 //! calls are whose, and what comes back.
 
+#![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
+
 #[path = "../support/mod.rs"]
 mod support;
 

@@ -144,7 +144,7 @@ async fn what_was_started_early_is_cancelled_if_more_follows() {
     agent
         .events(&[chat::delta(0, r#"{"q": 3}"#), chat::delta(1, "x")])
         .await;
-    assert_eq!(worker.cancel().await, early[0].lease_id);
+    assert_eq!(worker.cancel_at_once().await, early[0].lease_id);
     agent.events(&[chat::finish("tool_calls")]).await;
     agent.seal().await;
     let batch = agent.finished().await.unwrap();

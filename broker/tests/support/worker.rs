@@ -173,6 +173,12 @@ impl FakeWorker {
         }
     }
 
+    /// The same, and nothing but what is under way may bring it about: no time that runs out.
+    pub(crate) async fn cancel_at_once(&mut self) -> u64 {
+        let cancel = within(A_MOMENT, self.cancel()).await;
+        cancel.expect("a cancel is under way")
+    }
+
     /// The next acknowledgement.
     pub(crate) async fn acknowledged(&mut self) -> u64 {
         match self.news().await.unwrap() {
