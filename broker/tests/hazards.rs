@@ -332,7 +332,7 @@ async fn a_cancelled_call_still_yields_its_result() {
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.elapsed(), seconds(2));
     assert_eq!(batch.error("a").timeout(), TimeoutScope::Batch);
-    assert_eq!(worker.cancel().await, assignment.lease_id);
+    assert_eq!(worker.cancel_at_once().await, assignment.lease_id);
     // What it says in the end is thrown away, and acknowledged.
     worker.answer(&assignment, "late").await;
     assert_eq!(worker.acknowledged().await, assignment.lease_id);
@@ -346,7 +346,7 @@ async fn a_cancelled_calls_slot_is_taken_until_its_tool_has_stopped() {
     gone.call("a", "look_up", "{}").await;
     let first = worker.assignment().await;
     gone.reset();
-    assert_eq!(worker.cancel().await, first.lease_id);
+    assert_eq!(worker.cancel_at_once().await, first.lease_id);
     let agent = broker.agent().await;
     agent.call("b", "look_up", "{}").await;
     worker.expect_no_assignment_within(seconds(30)).await;

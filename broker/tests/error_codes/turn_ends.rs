@@ -70,7 +70,7 @@ async fn a_failure_aborts_the_batch_where_the_tools_policy_says_so() {
     worker
         .fail(&assignments[0], error(ErrorCode::ToolFailed, "no"))
         .await;
-    assert_eq!(worker.cancel().await, assignments[1].lease_id);
+    assert_eq!(worker.cancel_at_once().await, assignments[1].lease_id);
     agent.call("late", "search", "{}").await;
     agent.seal().await;
     let batch = agent.finished().await.unwrap();
@@ -114,7 +114,7 @@ async fn a_turn_that_its_agent_gives_up_is_called_off() {
         TRY_AGAIN,
         &["search"],
     );
-    assert_eq!(worker.cancel().await, assignment.lease_id);
+    assert_eq!(worker.cancel_at_once().await, assignment.lease_id);
     worker.expect_no_assignment().await;
 }
 

@@ -121,7 +121,7 @@ async fn an_agent_that_breaks_the_protocol_has_what_runs_called_off() {
     agent.call("held", "send", "{}").await;
     let runs = worker.assignment().await;
     agent.stop(9).await;
-    assert_eq!(worker.cancel().await, runs.lease_id);
+    assert_eq!(worker.cancel_at_once().await, runs.lease_id);
     agent.refused().await;
     worker.expect_no_assignment_within(seconds(5)).await;
 }
@@ -146,7 +146,7 @@ async fn a_message_that_is_too_large_is_refused_as_such() {
     let status = agent.refused().await;
     assert_eq!(status.code(), Code::ResourceExhausted, "{status:?}");
     assert!(status.message().contains("too large"), "{status:?}");
-    assert_eq!(worker.cancel().await, runs.lease_id);
+    assert_eq!(worker.cancel_at_once().await, runs.lease_id);
 
     let first = vec![FromAgent::Open(v1::Open::default()), large()];
     let status = broker.open_with(first, |_| ()).await.err().unwrap();

@@ -95,7 +95,7 @@ async fn a_lease_that_was_given_to_another_worker_meanwhile_is_cancelled_when_it
         ..register("away", 1, [look_up()])
     };
     let mut away = broker.join(back).await.unwrap();
-    assert_eq!(away.cancel().await, first.lease_id);
+    assert_eq!(away.cancel_at_once().await, first.lease_id);
     let stopped = error(ErrorCode::Cancelled, "stopped");
     away.fail(&first, stopped).await;
     assert_eq!(away.acknowledged().await, first.lease_id);

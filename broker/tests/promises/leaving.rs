@@ -14,7 +14,7 @@ async fn a_reset_of_the_agents_stream_is_no_seal() {
     agent.call("runs", "look_up", "{}").await;
     let runs = worker.assignment().await;
     agent.reset();
-    assert_eq!(worker.cancel().await, runs.lease_id);
+    assert_eq!(worker.cancel_at_once().await, runs.lease_id);
     worker.expect_no_assignment_within(seconds(60)).await;
 }
 
@@ -86,7 +86,7 @@ async fn an_agent_that_goes_away_after_its_seal_calls_off_what_runs_and_what_wai
     agent.seal().await;
     let runs = worker.assignment().await;
     agent.cut();
-    assert_eq!(worker.cancel().await, runs.lease_id);
+    assert_eq!(worker.cancel_at_once().await, runs.lease_id);
     let stopped = error(ErrorCode::Cancelled, "stopped");
     worker.fail(&runs, stopped).await;
     worker.expect_no_assignment_within(seconds(60)).await;

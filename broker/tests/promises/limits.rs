@@ -208,7 +208,7 @@ async fn a_turn_far_over_the_limit_of_calls_is_refused_as_a_whole() {
         status.message().contains("max_calls_per_batch"),
         "{status:?}"
     );
-    assert_eq!(worker.cancel().await, runs.lease_id);
+    assert_eq!(worker.cancel_at_once().await, runs.lease_id);
 
     let calls = (0..9).map(|n| whole(&n.to_string(), "look_up", "{}"));
     let request = v1::ExecuteBatchRequest {
