@@ -220,6 +220,10 @@ fn steps_that_the_protocol_does_not_have_are_named() {
 }
 
 /// A block as the list made it, and what was heard of it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that a test notes, not states"
+)]
 #[derive(Debug, Default)]
 struct Seen {
     duplicate: bool,

@@ -19,10 +19,7 @@ async fn a_cut_turn_drops_what_is_incomplete_and_runs_no_side_effects() {
         .await;
     agent.events(&anthropic::call(1, "toolu_2", "send")).await;
     agent
-        .events(&[
-            anthropic::start(2, "toolu_3", "look_up"),
-            anthropic::delta(2, r#"{"q": "#),
-        ])
+        .events(&anthropic::begun(2, "toolu_3", "look_up", r#"{"q": "#))
         .await;
     let call = worker.assignment().await;
     agent.events(&anthropic::end("max_tokens")).await;
@@ -38,14 +35,9 @@ async fn a_cut_turn_drops_what_is_incomplete_and_runs_no_side_effects() {
         (v1::TurnEnd::Truncated, Some("max_tokens"))
     );
     assert_eq!(dropped(turn), [("toolu_3", DropReason::Incomplete)]);
-    let answered = batch.answer();
-    let content = answered[0]["content"].as_array().unwrap();
-    let ids: Vec<_> = content
-        .iter()
-        .map(|block| block["tool_use_id"].as_str().unwrap())
-        .collect();
-    assert_eq!(ids, ["toolu_1", "toolu_2"]);
-    assert_eq!(content[1]["is_error"], true);
+    let answer = batch.answer();
+    assert_eq!(answered_ids(&answer), ["toolu_1", "toolu_2"]);
+    assert_eq!(answer[0]["content"][1]["is_error"], true);
 }
 
 #[tokio::test(start_paused = true)]
@@ -68,7 +60,7 @@ async fn a_stream_that_breaks_off_is_a_cut_turn() {
         let batch = agent.finished().await.unwrap();
         assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
         assert_eq!(dropped(batch.turn()), [("toolu_2", DropReason::Incomplete)]);
-        let error = batch.turn().error.as_deref().unwrap();
+        let error = batch.turn_error();
         assert!(error.contains("ended before the turn did"), "{error}");
     }
 }
@@ -83,14 +75,7 @@ async fn a_failure_of_the_provider_is_told() {
     agent.events(&[error]).await;
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
-    assert!(
-        batch
-            .turn()
-            .error
-            .as_deref()
-            .unwrap()
-            .contains("overloaded_error")
-    );
+    assert!(batch.turn_error().contains("overloaded_error"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +88,7 @@ async fn an_event_over_the_limit_ends_the_turn_and_names_it() {
     agent.data(format!("data: {}", "x".repeat(5000))).await;
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
-    let error = batch.turn().error.as_deref().unwrap();
+    let error = batch.turn_error();
     assert!(
         error.contains("4096") && error.contains("max_event_bytes"),
         "{error}"
@@ -122,7 +107,7 @@ async fn a_damaged_event_may_have_been_anything_so_nothing_that_changes_things_r
     worker.expect_no_assignment().await;
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.error("toolu_1").code(), ErrorCode::TruncatedTurn);
-    assert!(batch.turn().error().contains("could not be read"));
+    assert!(batch.turn_error().contains("could not be read"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,14 +119,13 @@ async fn far_too_many_calls_cut_the_turn_and_each_that_began_has_its_result() {
         agent.events(&anthropic::call(index, &id, "look_up")).await;
     }
     for _ in 0..2 {
-        let call = worker.assignment().await;
-        worker.answer(&call, "found").await;
+        worker.answer_next("found").await;
     }
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.results.len(), 8, "four times what may run");
     assert_eq!(batch.text("toolu_1"), "found");
     assert_eq!(batch.error("toolu_7").code(), ErrorCode::Overloaded);
-    assert!(batch.turn().error().contains("more than 8 calls"));
+    assert!(batch.turn_error().contains("more than 8 calls"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,16 +137,10 @@ async fn a_deadline_in_mid_stream_drops_what_is_open_and_says_so() {
     };
     let (mut worker, agent) = look_up_and_send(&broker, open).await;
     agent
-        .events(&[
-            chat::start(0, "call_early", "look_up"),
-            chat::delta(0, r#"{"q": 1}"#),
-        ])
+        .events(&chat::begun(0, "call_early", "look_up", r#"{"q": 1}"#))
         .await;
     agent
-        .events(&[
-            chat::start(1, "call_open", "look_up"),
-            chat::delta(1, r#"{"q"#),
-        ])
+        .events(&chat::begun(1, "call_open", "look_up", r#"{"q"#))
         .await;
     worker.assignment().await;
     let batch = agent.finished().await.unwrap();
@@ -170,9 +148,10 @@ async fn a_deadline_in_mid_stream_drops_what_is_open_and_says_so() {
     for id in ["call_early", "call_open"] {
         assert_eq!(batch.error(id).code(), ErrorCode::Incomplete);
     }
-    assert_eq!(batch.turn().dropped.len(), 2);
+    let incomplete = ["call_early", "call_open"].map(|id| (id, DropReason::Incomplete));
+    assert_eq!(dropped(batch.turn()), incomplete);
     assert_eq!(batch.answer(), json!([]));
-    let error = batch.turn().error.as_deref().unwrap();
+    let error = batch.turn_error();
     assert!(error.contains("time of the batch"), "{error}");
 }
 
@@ -186,7 +165,7 @@ async fn an_agent_that_falls_silent_in_mid_block_has_cut_its_turn() {
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.elapsed().as_secs(), 120);
     assert_eq!(dropped(batch.turn()), [("toolu_1", DropReason::Incomplete)]);
-    assert!(batch.turn().error.as_deref().unwrap().contains("silent"));
+    assert!(batch.turn_error().contains("silent"));
 }
 
 #[tokio::test(start_paused = true)]
@@ -311,8 +290,7 @@ async fn a_piped_turn_goes_on_while_the_broker_drains() {
 #[tokio::test(start_paused = true)]
 async fn a_piped_turn_is_delivered_with_what_it_has_when_the_brokers_grace_is_over() {
     let (broker, mut worker, agent) = in_the_middle(None).await;
-    let runs = worker.assignment().await;
-    worker.answer(&runs, "found").await;
+    worker.answer_next("found").await;
     settle().await;
     broker.shutdown.drain.cancel();
     let batch = agent.finished().await.unwrap();

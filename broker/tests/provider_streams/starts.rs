@@ -18,10 +18,7 @@ async fn calls_start_when_the_dialects_own_marker_says_so() {
         .await;
     tokio::time::sleep(seconds(1)).await;
     agent
-        .events(&[
-            anthropic::start(1, "toolu_look", "look_up"),
-            anthropic::delta(1, "{}"),
-        ])
+        .events(&anthropic::begun(1, "toolu_look", "look_up", "{}"))
         .await;
     worker.expect_no_assignment().await;
     agent.events(&[anthropic::stop(1)]).await;
@@ -72,22 +69,13 @@ async fn in_chat_a_closed_object_starts_what_only_reads() {
     let broker = Broker::start();
     let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::OpenaiChat)).await;
     agent
-        .events(&[
-            chat::start(0, "call_put", "put"),
-            chat::delta(0, r#"{"q": 1}"#),
-        ])
+        .events(&chat::begun(0, "call_put", "put", r#"{"q": 1}"#))
         .await;
     agent
-        .events(&[
-            chat::start(1, "call_empty", "look_up"),
-            chat::delta(1, "{}"),
-        ])
+        .events(&chat::begun(1, "call_empty", "look_up", "{}"))
         .await;
     agent
-        .events(&[
-            chat::start(2, "call_look", "look_up"),
-            chat::delta(2, r#"{"q": "}"#),
-        ])
+        .events(&chat::begun(2, "call_look", "look_up", r#"{"q": "}"#))
         .await;
     worker.expect_no_assignment().await;
     agent.events(&[chat::delta(2, r#""} "#)]).await;
@@ -127,16 +115,10 @@ async fn what_was_started_early_is_cancelled_if_more_follows() {
     let broker = Broker::start();
     let (mut worker, agent) = look_up_and_send(&broker, piped(Dialect::OpenaiChat)).await;
     agent
-        .events(&[
-            chat::start(0, "call_a", "look_up"),
-            chat::delta(0, r#"{"q": 1}"#),
-        ])
+        .events(&chat::begun(0, "call_a", "look_up", r#"{"q": 1}"#))
         .await;
     agent
-        .events(&[
-            chat::start(1, "call_b", "look_up"),
-            chat::delta(1, r#"{"q": 2}"#),
-        ])
+        .events(&chat::begun(1, "call_b", "look_up", r#"{"q": 2}"#))
         .await;
     let early = worker.assignments(2).await;
     worker.answer(&early[1], "thrown away").await;

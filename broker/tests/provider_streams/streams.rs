@@ -30,8 +30,7 @@ async fn a_stream_tells_by_itself_what_it_is() {
         }
         other => panic!("{other:?}"),
     }
-    let call = worker.assignment().await;
-    worker.answer(&call, "found").await;
+    worker.answer_next("found").await;
     agent.data(sse(&anthropic::end("tool_use"))).await;
     assert_eq!(agent.finished().await.unwrap().succeeded(), ["toolu_1"]);
 }
