@@ -162,8 +162,7 @@ async fn a_turn_that_was_cut_short_runs_no_side_effects() {
     agent.call("read", "search", "{}").await;
     agent.call("write", "send", "{}").await;
     agent.seal_as(TurnEnd::Truncated).await;
-    let assignment = worker.assignment().await;
-    worker.answer(&assignment, "done").await;
+    worker.answer_next("done").await;
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.succeeded(), ["read"]);
     let words = ["send", "cut short"];

@@ -45,8 +45,7 @@ async fn a_full_queue_refuses_what_comes_after() {
     }
     agent.seal().await;
     for _ in 0..3 {
-        let assignment = worker.assignment().await;
-        worker.answer(&assignment, "done").await;
+        worker.answer_next("done").await;
     }
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.succeeded(), ["runs", "waits", "waits too"]);
@@ -117,8 +116,7 @@ async fn a_tool_that_asks_to_be_called_later_pauses_its_lane_for_everyone() {
     other.call("b", "search", "{}").await;
     other.seal().await;
     worker.expect_no_assignment_within(millis(4_990)).await;
-    let assignment = worker.assignment().await;
-    worker.answer(&assignment, "done").await;
+    worker.answer_next("done").await;
     let batch = other.finished().await.unwrap();
     assert_eq!(batch.text("b"), "done");
     assert_eq!(batch.ledger("b").limited_by(), Limit::Pause);

@@ -103,8 +103,7 @@ async fn the_newest_registration_of_a_name_defines_the_tool_for_everybody() {
     agent.call("a", "look_up", "{}").await;
     agent.call("b", "look_up", r#"{"q":1}"#).await;
     agent.seal().await;
-    let assignment = old.assignment().await;
-    old.answer(&assignment, "done").await;
+    old.answer_next("done").await;
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.succeeded(), ["b"]);
     assert_eq!(batch.error("a").code(), ErrorCode::InvalidArguments);

@@ -122,8 +122,7 @@ async fn a_call_that_can_do_no_harm_starts_while_later_blocks_still_stream() {
     agent.start(2, "c", "look_up").await;
     sleep(seconds(1)).await;
     agent.stop(2).await;
-    let third = worker.assignment().await;
-    worker.answer(&third, "done").await;
+    worker.answer_next("done").await;
     agent.seal().await;
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.succeeded(), ["a", "b", "c"]);
@@ -154,8 +153,7 @@ async fn a_side_effecting_call_is_held_until_the_turn_is_sealed() {
         } else {
             agent.seal().await;
         }
-        let assignment = worker.assignment().await;
-        worker.answer(&assignment, "sent").await;
+        worker.answer_next("sent").await;
         let batch = agent.finished().await.unwrap();
         assert_eq!(batch.text("a"), "sent");
         let held = time(batch.ledger("a").held);

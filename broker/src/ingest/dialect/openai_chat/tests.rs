@@ -6,6 +6,7 @@ mod early;
 mod ends;
 mod join;
 
+use super::super::testing::lines as calls;
 use super::super::{Dialect, Limits, ProviderTurn, Turn};
 use crate::decode::{Decoded, Decoder};
 use crate::ingest::Input;
@@ -82,17 +83,6 @@ fn step(input: &Input) -> String {
         Input::Seal(end) => format!("seal {end:?}"),
         Input::Whole { .. } => "whole".to_owned(),
     }
-}
-
-/// One call each line: id, name, arguments.
-fn calls(decoded: &Decoded) -> Vec<String> {
-    let mut lines = Vec::new();
-    for call in &decoded.calls {
-        let id = call.id.as_deref().unwrap_or("-");
-        let text = std::str::from_utf8(&call.arguments).unwrap();
-        lines.push(format!("{id} {} {text}", call.name));
-    }
-    lines
 }
 
 #[track_caller]
