@@ -1,3 +1,5 @@
+//! Events of Anthropic Messages: inputs at both places, ends, and whose a call is.
+
 use crate::decode::{Decoded, Dialect, Owner};
 use crate::ingest::dialect::testing::{self, by_id as calls};
 

@@ -1,3 +1,5 @@
+//! Chunks of Gemini: whole calls, streamed ones, and ends.
+
 use super::*;
 use crate::decode::{Decoded, Dialect, Owner};
 use crate::ingest::dialect::testing::{self, by_name as calls};

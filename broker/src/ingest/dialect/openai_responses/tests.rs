@@ -1,3 +1,5 @@
+//! Events of Responses: items begun, done and repeated, and whose each is.
+
 use super::*;
 use crate::decode::{Decoded, Dialect, Owner};
 use crate::ingest::dialect::Turn;
