@@ -25,6 +25,8 @@ mod json;
 mod ollama;
 mod openai_chat;
 mod openai_responses;
+#[cfg(test)]
+mod testing;
 mod turn;
 mod vercel_ui;
 

@@ -173,6 +173,12 @@ impl FakeWorker {
         }
     }
 
+    /// The same, and nothing but what is under way may bring it about: no time that runs out.
+    pub(crate) async fn cancel_at_once(&mut self) -> u64 {
+        let cancel = within(A_MOMENT, self.cancel()).await;
+        cancel.expect("a cancel is under way")
+    }
+
     /// The next acknowledgement.
     pub(crate) async fn acknowledged(&mut self) -> u64 {
         match self.news().await.unwrap() {
@@ -212,6 +218,20 @@ impl FakeWorker {
     /// The call went well, and this is its output.
     pub(crate) async fn answer(&self, assignment: &v1::Assignment, text: &str) {
         self.send(answer(assignment.lease_id, text)).await;
+    }
+
+    /// The next call goes well, and this is its output.
+    pub(crate) async fn answer_next(&mut self, text: &str) -> v1::Assignment {
+        let assignment = self.assignment().await;
+        self.answer(&assignment, text).await;
+        assignment
+    }
+
+    /// Everything that is on its way comes to rest, and no cancel is among it.
+    pub(crate) async fn expect_no_cancel(&mut self) {
+        while let Some(news) = within(A_MOMENT, self.news()).await {
+            assert!(!matches!(news, Ok(Some(Frame::Cancel(_)))), "{news:?}");
+        }
     }
 
     /// The call failed.

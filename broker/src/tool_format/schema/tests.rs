@@ -1,3 +1,5 @@
+//! What each format makes of a schema, and what it says of the changes.
+
 use serde_json::{Value, json};
 
 use super::*;
