@@ -5,6 +5,8 @@
 #![expect(clippy::expect_used, reason = "tests may fail loudly")]
 
 pub(crate) mod collector;
+pub(crate) mod http;
+pub(crate) mod jaeger;
 pub(crate) mod workshop;
 
 use std::io::{BufRead, BufReader, Write};
