@@ -1,4 +1,4 @@
-//! Events of ConverseStream, bare and in frames.
+//! Events of `ConverseStream`, bare and in frames.
 
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
