@@ -4,36 +4,19 @@
 #[cfg(test)]
 mod support;
 
-use std::{
-    io::{self, Write},
-    sync::{Arc, Mutex},
-};
+use std::sync::{Arc, Mutex};
 
 use serde_json::{Value, json};
 use support::{Broker, Running};
 use toolpool_proto::v1::{Assignment, pool_frame};
 use toolpool_worker::{Output, Tool, Worker};
 
-#[derive(Clone, Default)]
-struct Written(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Written {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn what_a_tool_logs_has_the_ids_of_its_attempt() {
-    let written = Written::default();
-    let log = written.clone();
+    let written = Arc::new(Mutex::new(Vec::new()));
     tracing_subscriber::fmt()
         .json()
-        .with_writer(move || log.clone())
+        .with_writer(Arc::clone(&written))
         .init();
     let tool = Tool::raw("says", "", json!({"type": "object"}), |_, _| async {
         tracing::info!("at work");
@@ -59,7 +42,7 @@ async fn what_a_tool_logs_has_the_ids_of_its_attempt() {
         .await;
     connection.outcome().await;
 
-    let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+    let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
     let mut said = lines.filter(|line: &Value| line["fields"]["message"] == "at work");
     let expected = json!({
