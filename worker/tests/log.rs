@@ -4,7 +4,10 @@
 #[cfg(test)]
 mod support;
 
-use std::sync::{Arc, Mutex};
+use std::{
+    io::{self, BufRead, BufReader},
+    sync::Arc,
+};
 
 use serde_json::{Value, json};
 use support::{Broker, Running};
@@ -13,10 +16,10 @@ use toolpool_worker::{Output, Tool, Worker};
 
 #[tokio::test(start_paused = true)]
 async fn what_a_tool_logs_has_the_ids_of_its_attempt() {
-    let written = Arc::new(Mutex::new(Vec::new()));
+    let (written, log) = io::pipe().unwrap();
     tracing_subscriber::fmt()
         .json()
-        .with_writer(Arc::clone(&written))
+        .with_writer(Arc::new(log))
         .init();
     let tool = Tool::raw("says", "", json!({"type": "object"}), |_, _| async {
         tracing::info!("at work");
@@ -42,8 +45,9 @@ async fn what_a_tool_logs_has_the_ids_of_its_attempt() {
         .await;
     connection.outcome().await;
 
-    let text = String::from_utf8(written.lock().unwrap().clone()).unwrap();
-    let lines = text.lines().map(|line| serde_json::from_str(line).unwrap());
+    // It is written by now.
+    let lines = BufReader::new(written).lines();
+    let lines = lines.map(|line| serde_json::from_str(&line.unwrap()).unwrap());
     let mut said = lines.filter(|line: &Value| line["fields"]["message"] == "at work");
     let expected = json!({
         "name": "attempt", "tool": "says", "attempt": 2, "lease.id": "00000000000000ff",
