@@ -8,6 +8,7 @@ mod demo;
 mod drain;
 mod replay;
 mod tools;
+mod top;
 mod wait;
 mod why;
 mod worker;
@@ -21,6 +22,8 @@ use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use toolpool_client::{Client, ConnectOptions, Error};
 
+pub(crate) use self::admin::Admin;
+
 /// What `toolpool` can do.
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -33,6 +36,7 @@ pub(crate) enum Command {
     Workers(workers::Workers),
     Batches(batches::Batches),
     Why(why::Why),
+    Top(top::Top),
     Drain(drain::Drain),
 }
 
@@ -53,6 +57,7 @@ impl Command {
             Self::Workers(workers) => on_one_thread(workers.run()),
             Self::Batches(batches) => on_one_thread(batches.run()),
             Self::Why(why) => on_one_thread(why.run()),
+            Self::Top(top) => on_one_thread(top.run()),
             Self::Drain(drain) => on_one_thread(drain.run()),
         }
     }

@@ -4,8 +4,8 @@ mod support;
 
 use toolpool_proto::v1;
 use v1::{
-    BatchStatus, CallPhase, CallStatus, Explanation, LeaseStatus, PhaseCount, WorkerState,
-    WorkerStatus,
+    BatchStatus, CallPhase, CallStatus, CatalogueEntry, Explanation, LaneStatus, LeaseStatus,
+    PhaseCount, WorkerState, WorkerStatus,
 };
 
 use support::fake_admin::{FakeAdmin, State};
@@ -227,6 +227,51 @@ async fn another_process_under_the_same_id_is_another_worker() {
 }
 
 #[test]
+fn top_prints_once_where_there_is_no_terminal() {
+    let admin = FakeAdmin::start(State {
+        workers: vec![worker("w-1")],
+        lanes: vec![LaneStatus {
+            entry: Some(CatalogueEntry {
+                tool: Some(v1::Tool {
+                    name: "search".to_owned(),
+                    ..v1::Tool::default()
+                }),
+                ..CatalogueEntry::default()
+            }),
+            ..LaneStatus::default()
+        }],
+        batches: (0..2_500).map(batch).collect(),
+        ..State::default()
+    });
+    let printed = admin.run(&["top"]);
+    assert_eq!(printed.status.code(), Some(0), "{}", stderr(&printed));
+    let text = stdout(&printed);
+    let tables: Vec<_> = text.split("\n\n").collect();
+    assert_eq!(first_column(tables[0]), ["search"]);
+    assert_eq!(first_column(tables[1]), ["w-1"]);
+    assert!(tables[2].contains("\nb-19 "), "{text}");
+    assert!(tables[2].contains("\nand 2460 more\n"), "{text}");
+    assert!(tables[2].contains("\nb-2480 "), "{text}");
+    assert!(
+        tables[2].lines().last().unwrap().starts_with("b-2499 "),
+        "{text}"
+    );
+    assert!(!text.contains('\x1b'), "{text}");
+
+    let asked: Vec<_> = admin
+        .state()
+        .asked
+        .iter()
+        .map(|page| page.page_size)
+        .collect();
+    assert_eq!(
+        asked,
+        [20, 1_000, 1_000, 460, 20],
+        "what lies between is passed over in large pages"
+    );
+}
+
+#[test]
 fn a_port_that_is_none_of_an_admins_is_said_to_be() {
     // Its own port for agents and workers.
     let broker = Broker::start(&[]);
@@ -250,7 +295,7 @@ fn a_port_that_is_none_of_an_admins_is_said_to_be() {
     let mut command = toolpool();
     let nobody = command
         .env("TOOLPOOL_ADMIN", free.to_string())
-        .arg("batches")
+        .arg("top")
         .output()
         .unwrap();
     assert_eq!(nobody.status.code(), Some(2));
