@@ -40,12 +40,9 @@ impl Export {
         if !is_wanted() {
             return Ok(None);
         }
-        let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL")
-            .or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
-        if let Some(protocol) = protocol.filter(|protocol| protocol != "grpc") {
-            bail!(
-                "OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}; traces can be exported over grpc only"
-            );
+        let protocol = for_traces("PROTOCOL");
+        if let Some((name, protocol)) = protocol.filter(|(_, protocol)| protocol != "grpc") {
+            bail!("{name} is {protocol}; traces can be exported over grpc only");
         }
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -58,7 +55,7 @@ impl Export {
             SpanExporter::builder()
                 .with_tonic()
                 .build()
-                .context("cannot export traces; look at OTEL_EXPORTER_OTLP_ENDPOINT")?
+                .context("cannot export traces; they go over gRPC without TLS, to http://…")?
         };
         let fails = Arc::new(AtomicBool::new(false));
         let exporter = Watched {
@@ -174,8 +171,7 @@ impl<E: trace::SpanExporter + 'static> trace::SpanExporter for Watched<E> {
 }
 
 fn is_wanted() -> bool {
-    let endpoint = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-        .or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT"));
+    let endpoint = for_traces("ENDPOINT");
     let disabled =
         variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let none = variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
@@ -187,10 +183,18 @@ fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// What is set for traces alone, or else for all that is exported; and by which variable.
+fn for_traces(what: &str) -> Option<(String, String)> {
+    let names = ["OTEL_EXPORTER_OTLP_TRACES_", "OTEL_EXPORTER_OTLP_"];
+    names.iter().find_map(|begin| {
+        let name = format!("{begin}{what}");
+        variable(&name).map(|value| (name, value))
+    })
+}
+
 fn export_timeout() -> Duration {
-    let set = variable("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT")
-        .or_else(|| variable("OTEL_EXPORTER_OTLP_TIMEOUT"));
-    let millis = set.and_then(|millis| millis.parse().ok());
+    let set = for_traces("TIMEOUT");
+    let millis = set.and_then(|(_, millis)| millis.parse().ok());
     Duration::from_millis(millis.unwrap_or(10_000))
 }
 

@@ -201,6 +201,7 @@ fn a_drain_can_be_waited_for() {
         text.starts_with("after 100 ms w-2 is draining; 101 calls are still with it\nLEASE "),
         "{text}"
     );
+    admin.state().left_out = 1;
     let stays = admin.run(&["drain", "--json", "--wait=10ms", "w-2"]);
     assert_eq!(json(&stays)["gone"], false);
     assert_eq!(json(&stays)["worker"]["state"], "DRAINING");

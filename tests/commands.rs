@@ -87,13 +87,61 @@ async fn tools_are_printed_for_a_provider() {
 
     let gemini = broker.run(&["tools", "--format", "gemini", "look", "nobody"]);
     assert_eq!(gemini.status.code(), Some(1), "one of them is not there");
-    assert_eq!(stderr(&gemini), "there is no tool named `nobody`\n");
+    assert_eq!(stderr(&gemini), "no tool named `nobody` can be given\n");
     assert_eq!(json(&gemini)[0]["functionDeclarations"][0]["name"], "look");
     for format in ["openai", "responses", "bedrock", "cohere", "ollama"] {
         let run = broker.run(&["tools", "--format", format, "look"]);
         assert_eq!(run.status.code(), Some(0), "{format}: {}", stderr(&run));
         assert_eq!(json(&run).as_array().unwrap().len(), 1, "{format}");
     }
+}
+
+#[tokio::test]
+async fn a_tool_that_cannot_be_given_is_missing_and_notes_obey_no_worker() {
+    let broker = Broker::start(&[]);
+    let taken = Workshop::with(
+        r#"
+        [[tool]]
+        name = "fs_read_4f70ea29"
+        command = ["sh", "work"]
+
+        [[tool]]
+        name = "look"
+        command = ["sh", "work"]
+        input_schema = { type = "object", properties = { "a\u001b[2J\nb" = { type = "string" } } }
+        "#,
+    );
+    let _first = broker.exec_worker("w-1", &taken.tools(), &[]);
+    broker.wait_for_workers("look", 1).await;
+    // Models would know it by the name that is taken.
+    let late = Workshop::with(
+        r#"
+        [[tool]]
+        name = "fs.read"
+        command = ["sh", "work"]
+        "#,
+    );
+    let _second = broker.exec_worker("w-2", &late.tools(), &[]);
+    broker.wait_for_workers("fs.read", 1).await;
+
+    let run = broker.run(&["tools", "--format", "anthropic", "fs.read"]);
+    assert_eq!(run.status.code(), Some(1), "{}", stdout(&run));
+    let notes = stderr(&run);
+    assert!(
+        notes.contains("fs.read: name: the tool is left out"),
+        "{notes}"
+    );
+    assert!(
+        notes.ends_with("no tool named `fs.read` can be given\n"),
+        "{notes}"
+    );
+    assert_eq!(json(&run), serde_json::json!([]));
+
+    let run = broker.run(&["tools", "--format", "anthropic", "look"]);
+    assert_eq!(
+        stderr(&run),
+        "look: /properties/a [2J b: left out, since its name is not permitted\n"
+    );
 }
 
 #[tokio::test]

@@ -8,6 +8,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Output, Stdio};
 
+use aws_smithy_eventstream::frame::write_message_to;
+use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
 use serde_json::{Value, json};
 use support::{Broker, json, shipped, stderr, stdout, toolpool};
 
@@ -71,34 +73,15 @@ fn one_call(tool: &str) -> String {
 
 /// A frame of the AWS event stream.
 fn aws_frame(name: &str, payload: &Value) -> Vec<u8> {
-    let mut headers = Vec::new();
-    for (key, value) in [(":message-type", "event"), (":event-type", name)] {
-        headers.push(u8::try_from(key.len()).unwrap());
-        headers.extend_from_slice(key.as_bytes());
-        headers.push(7);
-        headers.extend_from_slice(&u16::try_from(value.len()).unwrap().to_be_bytes());
-        headers.extend_from_slice(value.as_bytes());
-    }
-    let payload = payload.to_string();
-    let whole = 16 + headers.len() + payload.len();
+    let header = |key: &'static str, value: &str| {
+        Header::new(key, HeaderValue::String(value.to_owned().into()))
+    };
+    let message = Message::new(payload.to_string())
+        .add_header(header(":message-type", "event"))
+        .add_header(header(":event-type", name));
     let mut frame = Vec::new();
-    for length in [whole, headers.len()] {
-        frame.extend_from_slice(&u32::try_from(length).unwrap().to_be_bytes());
-    }
-    frame.extend_from_slice(&crc32(&frame).to_be_bytes());
-    frame.extend_from_slice(&headers);
-    frame.extend_from_slice(payload.as_bytes());
-    frame.extend_from_slice(&crc32(&frame).to_be_bytes());
+    write_message_to(&message, &mut frame).unwrap();
     frame
-}
-
-fn crc32(bytes: &[u8]) -> u32 {
-    let crc = bytes.iter().fold(!0, |crc, byte| {
-        (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
-            (crc >> 1) ^ (0xEDB8_8320 * (crc & 1))
-        })
-    });
-    !crc
 }
 
 #[test]

@@ -11,7 +11,7 @@ use toolpool_client::BatchOptions;
 
 use support::collector::{Collector, Kept, hex, variables};
 use support::workshop::Workshop;
-use support::{Broker, Process, eventually, json, stderr, stdout};
+use support::{Broker, Process, eventually, json, stderr, stdout, toolpool};
 
 const AGENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -153,15 +153,49 @@ async fn the_command_line_says_where_to_look_and_the_last_spans_are_sent_before_
 #[tokio::test]
 async fn without_a_collector_there_is_no_trace() {
     let collector = Collector::start().await;
-    let off = [collector.variables()[0], ("OTEL_SDK_DISABLED", "true")];
+    let [endpoint, soon] = collector.variables();
+    let off = [endpoint, soon, ("OTEL_SDK_DISABLED", "true")];
     for variables in [&[][..], &off] {
-        let broker = Broker::start_in(variables, &[]);
+        let mut broker = Broker::start_in(variables, &[]);
         let _worker = broker.demo_worker("w", &[]);
         broker.wait_for_workers("calculate", 1).await;
         let run = broker.run(&["call", "--json", "calculate", r#"{"expression": "6 * 7"}"#]);
         assert_eq!(json(&run).get("trace_id"), None);
+        // What there was to send is sent then.
+        broker.process.signal(Signal::TERM);
+        assert_eq!(broker.process.exit_code().await, Some(0));
     }
     assert!(collector.is_empty());
+}
+
+#[test]
+fn what_cannot_be_exported_to_is_refused_at_the_start() {
+    for (variable, value, expected) in [
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "http/protobuf",
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL is http/protobuf",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+            "http/json",
+            "OTEL_EXPORTER_OTLP_PROTOCOL is http/json",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "https://127.0.0.1:4317",
+            "gRPC without TLS",
+        ),
+    ] {
+        let mut command = toolpool();
+        command.args(["broker", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317");
+        // It ends at once if it goes on nevertheless.
+        command.arg("--exit-with-parent");
+        let run = command.env(variable, value).output().unwrap();
+        assert_eq!(run.status.code(), Some(2), "{variable}");
+        assert!(stderr(&run).contains(expected), "{}", stderr(&run));
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! The admin port: plain HTTP/1.1 for probes, for Prometheus, and for whoever looks after the broker.
+//! The admin port: plain HTTP/1.1 for probes, for Prometheus, and for whoever looks after the broker; and over HTTP/2 without
+//! TLS the `AdminService`, with server reflection.
 //!
 //! | path | method | answer |
 //! |---|---|---|
@@ -7,42 +8,51 @@
 //! | `/metrics` | GET | [`metrics`](crate::metrics) in Prometheus' text format |
 //! | `/log-filter` | GET, PUT | what is logged; PUT changes it, from this machine only |
 //!
-//! It has no authentication, so it listens on loopback unless told otherwise. One request a connection, and each of its
-//! parts has a bound, so that nobody can keep a probe out for long.
+//! It has no authentication, so it listens on loopback unless told otherwise. Connections are few and have their time (one
+//! request each with HTTP/1.1), and each part of a request has a bound, so that nobody can keep a probe out for long.
 
 use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ALLOW, CONTENT_TYPE, HeaderValue, ORIGIN};
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::service::Routes;
+use tower::ServiceExt;
 
 use crate::ACCEPT_PAUSE;
+use crate::grpc::admin::Peer;
 use crate::metrics::Scrape;
 
 /// Connections at the same time; others wait to be accepted.
 const MOST_CONNECTIONS: usize = 32;
 /// What a request's head may come to.
-const MOST_HEAD_BYTES: usize = 16 << 10;
+const MOST_HEAD_BYTES: u16 = 16 << 10;
 const MOST_HEADERS: usize = 64;
 /// What a request's body may come to.
 const MOST_BODY_BYTES: usize = 4 << 10;
-/// How long a request's head may take to come, and a connection as a whole.
+/// Calls on a connection at the same time.
+const MOST_STREAMS: u32 = 8;
+/// How long the first request's head may take to come, a connection may be used after that, and what is on it then may take to
+/// end.
 const HEAD_TIME: Duration = Duration::from_secs(2);
 const CONNECTION_TIME: Duration = Duration::from_secs(30);
+const CLOSING_TIME: Duration = Duration::from_secs(5);
 
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const PROMETHEUS: HeaderValue =
@@ -97,11 +107,12 @@ impl Admin {
     }
 
     /// Answers until it is dropped, and all its connections with it.
-    pub(crate) async fn serve(self, scrape: Scrape) -> Infallible {
+    pub(crate) async fn serve(self, scrape: Scrape, services: Routes) -> Infallible {
         let Self { listener, log } = self;
         let desk = Arc::new(Desk {
             draining: scrape.draining.clone(),
             scrape: Arc::new(scrape),
+            services: services.prepare(),
             log,
         });
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
@@ -130,30 +141,59 @@ impl Admin {
 #[derive(Debug)]
 struct Desk {
     scrape: Arc<Scrape>,
+    services: Routes,
     draining: CancellationToken,
     log: Option<LogControl>,
 }
 
-type Answer = Response<Full<Bytes>>;
+type Answer = Response<Body>;
 
 impl Desk {
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let asked = AtomicBool::new(false);
         let answer = service_fn(|request| {
+            asked.store(true, Ordering::Relaxed);
             let desk = Arc::clone(&self);
             async move { Ok::<_, Infallible>(desk.answer(request, peer).await) }
         });
-        let connection = http1::Builder::new()
+        let mut http = auto::Builder::new(TokioExecutor::new());
+        http.http1()
             .timer(TokioTimer::new())
             .header_read_timeout(HEAD_TIME)
-            .max_buf_size(MOST_HEAD_BYTES)
+            .max_buf_size(MOST_HEAD_BYTES.into())
             .max_headers(MOST_HEADERS)
-            .keep_alive(false)
-            .serve_connection(TokioIo::new(stream), answer);
+            .keep_alive(false);
+        http.http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(MOST_HEAD_BYTES.into())
+            .max_concurrent_streams(MOST_STREAMS);
+        let connection = http.serve_connection(TokioIo::new(stream), answer);
+        tokio::pin!(connection);
         // A peer that breaks off, talks no HTTP or takes too long is its own trouble.
-        let _ = tokio::time::timeout(CONNECTION_TIME, connection).await;
+        let early = tokio::time::timeout(HEAD_TIME, connection.as_mut()).await;
+        if early.is_ok() || !asked.load(Ordering::Relaxed) {
+            return;
+        }
+        if tokio::time::timeout(CONNECTION_TIME, connection.as_mut())
+            .await
+            .is_err()
+        {
+            // Who still has something to ask dials again.
+            connection.as_mut().graceful_shutdown();
+            let _ = tokio::time::timeout(CLOSING_TIME, connection).await;
+        }
     }
 
-    async fn answer(&self, request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
+        // No browser talks like this by itself, so no web page can.
+        if request.version() == Version::HTTP_2 {
+            request.extensions_mut().insert(Peer(peer.ip()));
+            let services = self.services.clone();
+            return services
+                .oneshot(request)
+                .await
+                .unwrap_or_else(|never| match never {});
+        }
         let reads = matches!(*request.method(), Method::GET | Method::HEAD);
         match (request.uri().path(), &self.log) {
             ("/healthz", _) if reads => text(StatusCode::OK, "ok\n"),
@@ -170,7 +210,7 @@ impl Desk {
             ("/healthz" | "/readyz" | "/metrics", _) => not_so("GET, HEAD"),
             _ => text(
                 StatusCode::NOT_FOUND,
-                "there are /healthz, /readyz, /metrics and /log-filter\n",
+                "there are /healthz, /readyz, /metrics and /log-filter; over HTTP/2 there is toolpool.v1.AdminService\n",
             ),
         }
     }
@@ -223,7 +263,7 @@ async fn change_log(log: &LogControl, request: Request<Incoming>, peer: SocketAd
 }
 
 fn text(status: StatusCode, body: impl Into<Bytes>) -> Answer {
-    let mut answer = Response::new(Full::new(body.into()));
+    let mut answer = Response::new(Body::new(Full::new(body.into())));
     *answer.status_mut() = status;
     answer.headers_mut().insert(CONTENT_TYPE, TEXT);
     answer

@@ -26,6 +26,7 @@ pub(crate) mod task;
 #[cfg(test)]
 mod tests;
 mod tried;
+pub(crate) mod view;
 
 pub(crate) use call::Cut;
 pub(crate) use report::{CallReport, Duplicate, Ledger, Report};

@@ -1,5 +1,6 @@
 //! The services: protobuf in, our types inside, protobuf out.
 
+pub(crate) mod admin;
 pub(crate) mod agent;
 pub(crate) mod convert;
 pub(crate) mod delivery;

@@ -28,7 +28,7 @@ pub(crate) mod tests;
 use lease::{Attempt, Dispatch, Lease, Notice, Refusal, Waits};
 use queue::Ticket;
 use seat::{Order, Seat, SeatKey};
-pub(crate) use state::{Cause, Load};
+pub(crate) use state::{Cause, LaneView, Load};
 use state::{Grant, Offered, State, Todo};
 
 /// One tool's lane.
@@ -95,6 +95,16 @@ impl Lane {
     /// How busy the lane is.
     pub(crate) fn load(&self) -> Load {
         self.state.lock().load(Instant::now())
+    }
+
+    /// How it is doing, for operators.
+    pub(crate) fn view(&self, now: Instant) -> LaneView {
+        self.state.lock().view(now)
+    }
+
+    /// What one who waits has waited so far. `None`: it has left the queue.
+    pub(crate) fn waited(&self, ticket: Ticket, now: Instant) -> Option<Waits> {
+        self.state.lock().waited(ticket, now)
     }
 
     /// Workers that serve the tool.

@@ -21,9 +21,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpIncoming};
+use toolpool_proto::v1::admin_service_server::AdminServiceServer;
 use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 use tower::util::MapRequestLayer;
@@ -57,6 +59,7 @@ pub use telemetry::{Sampling, Telemetry};
 
 use catalogue::Catalogue;
 use drain::Steps;
+use grpc::admin::Operators;
 use grpc::agent::Agents;
 use grpc::health::Health;
 use grpc::worker::WorkerPool;
@@ -68,6 +71,8 @@ use session::SessionContext;
 
 /// What gRPC takes by default. A message takes up to fifty times its size in memory, so it is no more than is needed.
 const MESSAGE_BYTES: usize = 4 << 20;
+/// What an operator's request may come to.
+const OPERATORS_BYTES: usize = 4 << 10;
 /// The pause after a connection could not be accepted, such as for want of file descriptors: without it the listener
 /// would be asked again at once, for ever.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -148,7 +153,9 @@ where
     // However this future ends, nothing that it started goes on.
     let _ended = broker.steps.clone().drop_guards();
     let scrape = broker.scrape.clone();
-    let _admin = admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(scrape))));
+    let services = broker.admin_routes()?;
+    let _admin =
+        admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(scrape, services))));
     let incoming = incoming.then(|accepted| async {
         let accepted = accepted.map_err(Into::into);
         if let Err(error) = &accepted {
@@ -162,7 +169,9 @@ where
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
     let (health, health_service) = Health::serving().await;
     let routes = broker.routes().add_service(health_service);
-    let routes = grpc::reflection::add_to(routes)?;
+    let services = grpc::health::SERVICES.iter().skip(1).copied();
+    let named: Vec<_> = services.chain([grpc::health::NAME]).collect();
+    let routes = grpc::reflection::add_to(routes, &named)?;
     let serve = Server::builder()
         .max_concurrent_streams(streams)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -261,6 +270,18 @@ impl Broker {
             .max_decoding_message_size(2 * self.config.max_result_bytes + MESSAGE_BYTES)
             .max_encoding_message_size(usize::MAX);
         Routes::new(agents).add_service(workers)
+    }
+
+    /// What operators call, on the admin port.
+    fn admin_routes(&self) -> Result<Routes, Error> {
+        let operators = AdminServiceServer::new(Operators {
+            catalogue: Arc::clone(&self.agents.catalogue),
+            batches: Arc::clone(&self.agents.batches),
+            workers: Arc::clone(&self.workers.workers),
+        });
+        let named = <AdminServiceServer<Operators> as NamedService>::NAME;
+        let routes = Routes::new(operators.max_decoding_message_size(OPERATORS_BYTES));
+        Ok(grpc::reflection::add_to(routes, &[named])?)
     }
 
     async fn drain(&self, drain: tokio_util::sync::CancellationToken) {

@@ -11,6 +11,7 @@
 
 mod presence;
 mod readings;
+mod recent;
 mod table;
 mod tool;
 
@@ -30,6 +31,7 @@ pub use table::{Kind, METRICS, Metric, SECONDS};
 
 pub(crate) use presence::{Presence, WorkerState};
 pub(crate) use readings::Scrape;
+pub(crate) use recent::RecentCalls;
 pub(crate) use tool::ToolSeries;
 
 use crate::config::Config;
@@ -78,6 +80,54 @@ pub(crate) enum Left {
     Restarted,
     Refused,
     Shutdown,
+}
+
+impl Ending {
+    const ALL: [Self; 3] = [Self::Finished, Self::Refused, Self::Unread];
+
+    fn label(self) -> KeyValue {
+        let name = match self {
+            Self::Finished => "finished",
+            Self::Refused => "refused",
+            Self::Unread => "unread",
+        };
+        KeyValue::new("ending", name)
+    }
+}
+
+impl TurnedAway {
+    const ALL: [Self; 4] = [Self::Full, Self::Draining, Self::Taken, Self::Malformed];
+
+    fn label(self) -> KeyValue {
+        let name = match self {
+            Self::Full => "full",
+            Self::Draining => "draining",
+            Self::Taken => "taken",
+            Self::Malformed => "malformed",
+        };
+        KeyValue::new("reason", name)
+    }
+}
+
+impl Left {
+    const ALL: [Self; 5] = [
+        Self::Closed,
+        Self::Lost,
+        Self::Restarted,
+        Self::Refused,
+        Self::Shutdown,
+    ];
+
+    fn label(self) -> KeyValue {
+        let name = match self {
+            Self::Closed => "closed",
+            Self::Lost => "lost",
+            Self::Restarted => "restarted",
+            Self::Refused => "refused",
+            Self::Shutdown => "shutdown",
+        };
+        KeyValue::new("reason", name)
+    }
 }
 
 /// All that is counted.
@@ -153,13 +203,15 @@ impl Metrics {
         let instruments = Arc::new(Instruments::new(&meter));
         let series =
             |label: &str| Arc::new(ToolSeries::new(Arc::from(label), Arc::clone(&instruments)));
-        let plain = |metric: &Metric| {
-            let series = counter(&meter, metric).bind(&[]);
+        let bound = |metric: &Metric, labels: &[KeyValue]| {
+            let series = counter(&meter, metric).bind(labels);
             // Shown from the start, so that the first one is seen as a change.
             series.add(0);
             series
         };
-        let dropped = counter(&meter, &table::PROGRESS_DROPPED);
+        let plain = |metric: &Metric| bound(metric, &[]);
+        let dropped = |at| bound(&table::PROGRESS_DROPPED, &[KeyValue::new("at", at)]);
+        instruments.show_zeros();
         let metrics = Self {
             tools: DashMap::new(),
             max_tools,
@@ -172,8 +224,8 @@ impl Metrics {
             beats_missed: plain(&table::BEATS_MISSED),
             worker_stalls: plain(&table::WORKER_STALLS),
             undelivered: plain(&table::UNDELIVERED),
-            dropped_at_agent: dropped.bind(&[KeyValue::new("at", "agent")]),
-            dropped_at_batch: dropped.bind(&[KeyValue::new("at", "batch")]),
+            dropped_at_agent: dropped("agent"),
+            dropped_at_batch: dropped("batch"),
             instruments,
             readings,
             registry: Mutex::new(registry),
@@ -198,10 +250,9 @@ impl Metrics {
             return Arc::clone(&self.other);
         }
         let new = || {
-            Arc::new(ToolSeries::new(
-                Arc::clone(name),
-                Arc::clone(&self.instruments),
-            ))
+            let series = ToolSeries::new(Arc::clone(name), Arc::clone(&self.instruments));
+            series.show_zeros();
+            Arc::new(series)
         };
         let entry = self.tools.entry(Arc::clone(name)).or_insert_with(new);
         Arc::clone(entry.value())
@@ -217,25 +268,13 @@ impl Metrics {
     }
 
     pub(crate) fn turned_away(&self, why: TurnedAway) {
-        let reason = match why {
-            TurnedAway::Full => "full",
-            TurnedAway::Draining => "draining",
-            TurnedAway::Taken => "taken",
-            TurnedAway::Malformed => "malformed",
-        };
-        let counter = &self.instruments.turned_away;
-        counter.add(1, &[KeyValue::new("reason", reason)]);
+        self.instruments.turned_away.add(1, &[why.label()]);
     }
 
     /// A batch has ended.
     pub(crate) fn batch_ended(&self, ending: Ending, elapsed: Duration) {
-        let ending = match ending {
-            Ending::Finished => "finished",
-            Ending::Refused => "refused",
-            Ending::Unread => "unread",
-        };
         let of = &*self.instruments;
-        of.batches.add(1, &[KeyValue::new("ending", ending)]);
+        of.batches.add(1, &[ending.label()]);
         of.batch.record(elapsed.as_secs_f64(), &[]);
     }
 
@@ -272,15 +311,7 @@ impl Metrics {
     }
 
     pub(crate) fn worker_left(&self, why: Left) {
-        let reason = match why {
-            Left::Closed => "closed",
-            Left::Lost => "lost",
-            Left::Restarted => "restarted",
-            Left::Refused => "refused",
-            Left::Shutdown => "shutdown",
-        };
-        let counter = &self.instruments.workers_left;
-        counter.add(1, &[KeyValue::new("reason", reason)]);
+        self.instruments.workers_left.add(1, &[why.label()]);
     }
 
     pub(crate) fn stream_broke(&self) {
@@ -327,6 +358,19 @@ impl Instruments {
             workers_left: counter(meter, &table::WORKERS_LEFT),
             provider_turns: counter(meter, &table::PROVIDER_TURNS),
             provider_dropped: counter(meter, &table::PROVIDER_DROPPED),
+        }
+    }
+
+    /// So that what has never happened is seen to be none.
+    fn show_zeros(&self) {
+        for ending in Ending::ALL {
+            self.batches.add(0, &[ending.label()]);
+        }
+        for why in TurnedAway::ALL {
+            self.turned_away.add(0, &[why.label()]);
+        }
+        for why in Left::ALL {
+            self.workers_left.add(0, &[why.label()]);
         }
     }
 }

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rustc_hash::FxHashMap;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -28,8 +28,10 @@ use crate::mailbox::Mailbox;
 use crate::metrics::{Left, Metrics, Presence, WorkerState};
 
 mod link;
+mod operator;
 mod outbox;
 
+pub(crate) use operator::{LeaseView, WorkerView};
 use outbox::Outbox;
 
 /// Packets that may wait for the worker's connection; what is behind them waits in the outbox.
@@ -60,6 +62,17 @@ pub(crate) struct Joining {
     pub(crate) link: Link,
 }
 
+/// What comes to a session from outside its stream and its lanes.
+#[derive(Debug)]
+pub(crate) enum Visit {
+    /// Its worker has dialled in again.
+    Joining(Box<Joining>),
+    /// An operator wants to see it.
+    Look(oneshot::Sender<WorkerView>),
+    /// An operator takes the worker out.
+    Drain(oneshot::Sender<WorkerView>),
+}
+
 /// What a session needs of the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionContext {
@@ -76,11 +89,13 @@ pub(crate) struct SessionContext {
 pub(crate) struct Session {
     worker: WorkerId,
     instance: InstanceId,
+    version: String,
+    labels: Vec<(String, String)>,
     seat: Arc<Seat>,
     orders: Mailbox<Order>,
     /// Orders that were read and are to be carried out; kept for its room.
     unread: Vec<Order>,
-    joins: mpsc::Receiver<Joining>,
+    visits: mpsc::Receiver<Visit>,
     tools: Vec<Arc<Tool>>,
     leases: FxHashMap<LeaseId, Lease>,
     outbox: Outbox,
@@ -89,10 +104,14 @@ pub(crate) struct Session {
     outbound: Option<Outbound>,
     /// When the worker was last heard of; when the link broke, if it is broken.
     heard: Instant,
+    came: Instant,
     next_beat: Instant,
     /// The worker takes no new calls.
     worker_drains: bool,
+    /// An operator has taken it out: nothing new goes to it, however often it comes back.
+    is_taken_out: bool,
     told_of_drain: bool,
+    state: WorkerState,
     presence: Presence,
     context: SessionContext,
 }
@@ -100,7 +119,7 @@ pub(crate) struct Session {
 enum Event {
     FromWorker(Option<Result<v1::JoinRequest, Status>>),
     Orders,
-    Joining(Option<Box<Joining>>),
+    Visit(Option<Visit>),
     Room,
     Time,
     Draining,
@@ -115,13 +134,15 @@ impl Session {
     pub(crate) fn new(
         key: SeatKey,
         joining: Joining,
-        joins: mpsc::Receiver<Joining>,
+        visits: mpsc::Receiver<Visit>,
         context: SessionContext,
     ) -> Option<Self> {
         let Register {
             worker,
             instance,
             slots,
+            version,
+            labels,
             ..
         } = &joining.register;
         let (seat, orders) = Seat::new(key, worker.clone(), *slots);
@@ -129,19 +150,24 @@ impl Session {
         let mut session = Self {
             worker: worker.clone(),
             instance: instance.clone(),
+            version: version.clone(),
+            labels: labels.clone(),
             seat,
             orders,
             unread: Vec::new(),
-            joins,
+            visits,
             tools: Vec::new(),
             leases: FxHashMap::default(),
             outbox: Outbox::default(),
             inbound: None,
             outbound: None,
             heard: Instant::now(),
+            came: Instant::now(),
             next_beat: Instant::now() + context.config.beat_interval,
             worker_drains: false,
+            is_taken_out: false,
             told_of_drain: false,
+            state: WorkerState::Away,
             presence,
             context,
         };
@@ -160,7 +186,7 @@ impl Session {
             let event = tokio::select! {
                 packet = next_packet(&mut self.inbound), if !self.is_flooded() => Event::FromWorker(packet),
                 () = self.orders.collect(&mut self.unread) => Event::Orders,
-                joining = self.joins.recv() => Event::Joining(joining.map(Box::new)),
+                visit = self.visits.recv() => Event::Visit(visit),
                 () = room(self.outbound.as_ref()), if self.outbox.is_stalled() => Event::Room,
                 () = &mut timer => Event::Time,
                 () = &mut draining, if !self.told_of_drain => Event::Draining,
@@ -193,15 +219,16 @@ impl Session {
                 return ControlFlow::Break((Left::Closed, "the worker closed its stream"));
             }
             Event::Orders => self.carry_out_orders(),
-            Event::Joining(Some(joining)) => return self.joining(*joining),
-            Event::Joining(None) => {
+            Event::Visit(Some(visit)) => return self.visit(visit),
+            Event::Visit(None) => {
                 return ControlFlow::Break((Left::Shutdown, "the broker forgot the worker"));
             }
             Event::Room => self.outbox.resume(),
             Event::Time => return self.tick(Instant::now()),
             Event::Draining => {
                 self.told_of_drain = true;
-                self.outbox.push(v1::pool_frame::Frame::Drain(v1::Drain { leave: false }));
+                self.outbox
+                    .push(v1::pool_frame::Frame::Drain(v1::Drain { leave: false }));
             }
             Event::Shutdown => {
                 // The worker must know which outcomes have arrived.
@@ -258,12 +285,9 @@ impl Session {
             FromWorker::Drain if self.worker_drains => {}
             FromWorker::Drain => {
                 tracing::info!(worker.id = %self.worker, "worker drains");
-                self.leave_lanes();
-                // What the lanes gave before they were left goes first; after the answer, nothing more goes.
-                self.orders.collect_ready(&mut self.unread);
-                self.carry_out_orders();
+                // After the answer, nothing more goes.
+                self.stop_assigning();
                 self.worker_drains = true;
-                self.presence.set(WorkerState::Draining);
                 self.outbox
                     .push(v1::pool_frame::Frame::DrainAck(v1::DrainAck {}));
                 self.outbox.do_not_delay_acks();
@@ -333,7 +357,7 @@ impl Session {
     fn order(&mut self, order: Order, now: Instant) {
         match order {
             // Dropping it unsent gives the call back to its batch.
-            Order::Assign(lease) if self.outbound.is_none() || self.worker_drains => drop(lease),
+            Order::Assign(lease) if self.outbound.is_none() || self.takes_nothing() => drop(lease),
             Order::Assign(mut lease) => {
                 let time_left = lease.deadline.saturating_duration_since(now);
                 self.outbox.assign(convert::assignment(&lease, time_left));
@@ -426,6 +450,24 @@ impl Session {
         if let Some(outbound) = &self.outbound {
             refuse(&self.worker, outbound, status);
         }
+    }
+
+    /// Whether the worker gets no new calls.
+    fn takes_nothing(&self) -> bool {
+        self.worker_drains || self.is_taken_out
+    }
+
+    /// Leaves the lanes. What they gave before goes to the worker first.
+    fn stop_assigning(&mut self) {
+        self.leave_lanes();
+        self.orders.collect_ready(&mut self.unread);
+        self.carry_out_orders();
+        self.set_state(WorkerState::Draining);
+    }
+
+    fn set_state(&mut self, state: WorkerState) {
+        self.state = state;
+        self.presence.set(state);
     }
 
     fn leave_lanes(&mut self) {

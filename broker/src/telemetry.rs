@@ -6,8 +6,8 @@
 use std::sync::Arc;
 
 use opentelemetry::InstrumentationScope;
-use opentelemetry::trace::{SpanId, TraceFlags, TraceId};
-use opentelemetry_sdk::trace::SpanProcessor;
+use opentelemetry::trace::{SpanId, SpanKind, TraceFlags, TraceId};
+use opentelemetry_sdk::trace::{Sampler, SamplingDecision, ShouldSample, SpanProcessor};
 
 pub(crate) mod context;
 pub(crate) mod spans;
@@ -99,24 +99,13 @@ impl Sampling {
     fn samples(self, parent: Option<&TraceContext>, trace: TraceId) -> bool {
         match parent {
             Some(parent) if self.parent_based => parent.flags.is_sampled(),
-            _ => self.samples_root(trace),
+            _ => {
+                // The SDK's, so that all that see a trace's id decide alike. It reads nothing but that.
+                let sampler = Sampler::TraceIdRatioBased(self.ratio);
+                let result = sampler.should_sample(None, trace, "", &SpanKind::Server, &[], &[]);
+                result.decision == SamplingDecision::RecordAndSample
+            }
         }
-    }
-
-    /// As the SDKs do it, so that all that see a trace's id decide alike.
-    fn samples_root(self, trace: TraceId) -> bool {
-        if self.ratio >= 1.0 {
-            return true;
-        }
-        let low = u128::from_be_bytes(trace.to_bytes()) & u128::from(u64::MAX);
-        #[expect(
-            clippy::cast_precision_loss,
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a part of 2^63, from 0 to all of it"
-        )]
-        let bound = (self.ratio.max(0.0) * (1_u64 << 63) as f64) as u64;
-        (low >> 1) < u128::from(bound)
     }
 }
 

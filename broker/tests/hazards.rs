@@ -109,8 +109,7 @@ async fn a_limiters_slot_does_not_leak_when_a_call_is_cancelled_between_grant_an
         let agent = broker.agent().await;
         agent.call("c", "look_up", "{}").await;
         agent.seal().await;
-        let assignment = worker.assignment().await;
-        worker.answer(&assignment, "done").await;
+        worker.answer_next("done").await;
         assert_eq!(agent.finished().await.unwrap().text("c"), "done");
     }
 }
@@ -141,8 +140,7 @@ async fn a_result_and_the_exit_in_one_breath_lose_nothing() {
     let agent = broker.agent().await;
     agent.call("a", "send", "{}").await;
     agent.seal().await;
-    let assignment = worker.assignment().await;
-    worker.answer(&assignment, "sent").await;
+    worker.answer_next("sent").await;
     worker.half_close();
     assert_eq!(agent.finished().await.unwrap().text("a"), "sent");
 }
@@ -210,8 +208,7 @@ async fn a_brokers_drain_is_no_failed_attempt() {
     assert!(matches!(worker.news().await, Ok(Some(Frame::Drain(_)))));
     sleep(seconds(5)).await;
     worker.answer(&first, "done").await;
-    let second = worker.assignment().await;
-    worker.answer(&second, "done").await;
+    worker.answer_next("done").await;
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.succeeded(), ["a", "b"]);
 }
@@ -332,7 +329,7 @@ async fn a_cancelled_call_still_yields_its_result() {
     let batch = agent.finished().await.unwrap();
     assert_eq!(batch.elapsed(), seconds(2));
     assert_eq!(batch.error("a").timeout(), TimeoutScope::Batch);
-    assert_eq!(worker.cancel().await, assignment.lease_id);
+    assert_eq!(worker.cancel_at_once().await, assignment.lease_id);
     // What it says in the end is thrown away, and acknowledged.
     worker.answer(&assignment, "late").await;
     assert_eq!(worker.acknowledged().await, assignment.lease_id);
@@ -346,7 +343,7 @@ async fn a_cancelled_calls_slot_is_taken_until_its_tool_has_stopped() {
     gone.call("a", "look_up", "{}").await;
     let first = worker.assignment().await;
     gone.reset();
-    assert_eq!(worker.cancel().await, first.lease_id);
+    assert_eq!(worker.cancel_at_once().await, first.lease_id);
     let agent = broker.agent().await;
     agent.call("b", "look_up", "{}").await;
     worker.expect_no_assignment_within(seconds(30)).await;

@@ -312,8 +312,7 @@ async fn a_retry_shows_its_pause_as_a_gap() {
         ..error(ErrorCode::ToolFailed, "not now")
     };
     worker.fail(&first, again).await;
-    let second = worker.assignment().await;
-    worker.answer(&second, "done").await;
+    worker.answer_next("done").await;
     agent.finished().await.unwrap();
     spans.check();
     let call = spans.call("a");
@@ -409,11 +408,7 @@ async fn a_broker_that_does_not_trace_tears_no_trace() {
         calls: vec![whole("a", "look_up", "{}")],
         ..Default::default()
     };
-    let served = async {
-        let assignment = worker.assignment().await;
-        worker.answer(&assignment, "found").await;
-        assignment
-    };
+    let served = worker.answer_next("found");
     let (finished, assignment) = tokio::join!(broker.execute_batch(request), served);
     assert_eq!(assignment.traceparent(), AGENT);
     assert_eq!(assignment.tracestate(), "vendor=1");
@@ -446,8 +441,7 @@ async fn what_calls_are_given_and_give_back_is_told_only_if_it_is_wanted() {
         agent.stop(0).await;
         agent.send_all([call("b", "nobody", "{}")]).await;
         agent.send(seal(TurnEnd::Complete)).await;
-        let assignment = worker.assignment().await;
-        worker.answer(&assignment, "found").await;
+        worker.answer_next("found").await;
         agent.finished().await.unwrap();
         let span = spans.call("a");
         let arguments = attribute(&span, "gen_ai.tool.call.arguments");

@@ -3,7 +3,8 @@
 mod support;
 
 use tonic::{Code, Status};
-use toolpool_client::{BatchOptions, Call, Error, Over, TurnEnd};
+use toolpool_client::{BatchOptions, Call, Dialect, DropReason, Error, Over, Owner, TurnEnd};
+use toolpool_proto::v1::batch_frame::Frame as Answer;
 use toolpool_proto::v1::{self, agent_frame::Frame};
 
 use support::{broker, finished, queued, result};
@@ -39,6 +40,76 @@ async fn blocks_go_in_and_results_come_back_by_id() {
     let (batch, ()) = tokio::join!(agent, answer);
     assert_eq!(batch.results()[0].id, "call_1");
     assert_eq!(batch.get("call_2").unwrap().position, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_providers_stream_goes_in_and_its_turn_comes_back() {
+    let (mut broker, client) = broker();
+    let agent = async {
+        let options = BatchOptions::default()
+            .dialect(Dialect::Auto)
+            .local_tools(["mine"])
+            .progress(true);
+        let mut batch = client.batch(options).await.unwrap();
+        assert_eq!(batch.dialect(), None);
+        batch.provider_data("data: {\"ty").await.unwrap();
+        batch.provider_event("{}").await.unwrap();
+        batch.next_progress().await.unwrap();
+        assert_eq!(batch.dialect(), Some(Dialect::Anthropic));
+        batch.finish_truncated().await.unwrap()
+    };
+    let answer = async {
+        let mut turn = broker.take().await;
+        assert_eq!(turn.open.dialect(), v1::Dialect::Auto);
+        assert_eq!(turn.open.local_tools, ["mine"]);
+        let told = v1::Accepted {
+            batch_id: "b-1".to_owned(),
+            dialect: Some(v1::Dialect::Anthropic.into()),
+        };
+        turn.send([Answer::Accepted(told), queued("call_1")]).await;
+        let frames = turn.rest().await;
+        assert!(matches!(&frames[0], Frame::ProviderData(bytes) if bytes == "data: {\"ty"));
+        assert!(matches!(&frames[1], Frame::ProviderEvent(json) if json == "{}"));
+        assert_eq!(turn_end(&frames[2]), Some(v1::TurnEnd::Truncated));
+        let Answer::Finished(mut end) = finished(1) else {
+            panic!("`finished` is what it is called");
+        };
+        end.turn = Some(v1::Turn {
+            dialect: Some(v1::Dialect::Anthropic.into()),
+            turn_end: v1::TurnEnd::Truncated.into(),
+            error: Some("it broke off".to_owned()),
+            answer: "[1]".into(),
+            dropped: vec![v1::DroppedCall {
+                id: "call_2".to_owned(),
+                reason: v1::DropReason::Superseded.into(),
+                ..v1::DroppedCall::default()
+            }],
+            not_ours: vec![v1::PassedOverCall {
+                provider_id: Some("toolu_1".to_owned()),
+                tool: "mine".to_owned(),
+                position: 1,
+                owner: v1::Owner::Agent.into(),
+            }],
+            ..v1::Turn::default()
+        });
+        turn.send([result("call_1", 0), Answer::Finished(end)])
+            .await;
+    };
+    let (batch, ()) = tokio::join!(agent, answer);
+    let turn = batch.turn.unwrap();
+    assert_eq!(turn.dialect, Some(Dialect::Anthropic));
+    assert_eq!(turn.end, TurnEnd::Truncated);
+    assert_eq!(turn.stop_reason, None);
+    assert_eq!(turn.error.as_deref(), Some("it broke off"));
+    assert_eq!(turn.answer, "[1]");
+    assert_eq!(turn.dropped[0].id, "call_2");
+    assert_eq!(turn.dropped[0].reason, DropReason::Superseded);
+    let mine = &turn.not_ours[0];
+    assert_eq!(mine.provider_id.as_deref(), Some("toolu_1"));
+    assert_eq!(
+        (&*mine.tool, mine.position, mine.owner),
+        ("mine", 1, Owner::Agent)
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -96,7 +96,10 @@ class Worker:
                 self.unacknowledged.pop(frame.outcome_ack.lease_id, None)
         elif kind == "drain_ack":
             self.drain_acknowledged = True
-        # A beat has said all by coming, `drain` asks for nothing, and unknown frames (None) are skipped.
+        elif kind == "drain" and frame.drain.leave:  # An operator takes this worker out.
+            self.draining = True
+            outgoing.put(packet(drain=pb.Drain()))
+        # A beat has said all by coming, any other `drain` asks for nothing, and unknown frames (None) are skipped.
 
     def run(self, assignment, called_off):
         outcome = pb.Outcome(lease_id=assignment.lease_id)

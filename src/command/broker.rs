@@ -24,7 +24,8 @@ use crate::telemetry::Export;
 /// Every setting can be given in the file (`max_parallel = 8`), in the environment (`TOOLPOOL_MAX_PARALLEL=8`) or as a flag
 /// (`--max-parallel 8`); a flag wins over the environment, and that over the file.
 ///
-/// Traces go to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names; OpenTelemetry's other variables hold too.
+/// Traces go, over gRPC without TLS, to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names (`http://…`); OpenTelemetry's
+/// other variables hold too.
 #[derive(Args)]
 pub(crate) struct Broker {
     /// A TOML file of settings, and of policies in tables such as `[tools.search]`

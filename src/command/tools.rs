@@ -4,11 +4,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Result;
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
-use toolpool_client::{Adaptation, Dialect, Effects, Tool};
+use toolpool_client::{Adaptation, Effects, Tool};
 
 use super::{BrokerAddress, wait};
 use crate::output::{Output, Table, json, one_line};
+use crate::turn::Dialect;
 
 /// List the tools that can be called
 ///
@@ -23,50 +25,25 @@ pub(crate) struct Tools {
     /// Print the JSON value of the `tools` field of a provider's request (Bedrock: of `toolConfig.tools`)
     ///
     /// What a provider does not permit in a name, a description or a schema is changed; stderr says what.
-    #[arg(long, value_name = "PROVIDER", conflicts_with = "json")]
-    format: Option<Format>,
+    #[arg(long, value_name = "PROVIDER", value_parser = formats(), conflicts_with = "json")]
+    format: Option<Dialect>,
     /// Only these tools [default: all]
     #[arg(value_name = "NAME", requires = "format")]
     names: Vec<String>,
 }
 
-/// A provider's format for tools.
-#[derive(Clone, Copy, ValueEnum)]
-enum Format {
-    /// Anthropic Messages
-    Anthropic,
-    #[value(help = "OpenAI Chat Completions")]
-    Openai,
-    #[value(help = "OpenAI Responses")]
-    Responses,
-    /// Gemini generateContent
-    Gemini,
-    /// Amazon Bedrock Converse
-    Bedrock,
-    /// Cohere v2 chat
-    Cohere,
-    /// Ollama /api/chat
-    Ollama,
-}
-
-impl From<Format> for Dialect {
-    fn from(format: Format) -> Self {
-        match format {
-            Format::Anthropic => Self::Anthropic,
-            Format::Openai => Self::OpenaiChat,
-            Format::Responses => Self::OpenaiResponses,
-            Format::Gemini => Self::Gemini,
-            Format::Bedrock => Self::Bedrock,
-            Format::Cohere => Self::Cohere,
-            Format::Ollama => Self::Ollama,
-        }
-    }
+/// The formats in which a provider takes tools, and not only streams calls.
+fn formats() -> impl TypedValueParser<Value = Dialect> {
+    let formats = Dialect::value_variants().iter();
+    let formats = formats.filter(|format| !matches!(format, Dialect::Auto | Dialect::Vercel));
+    PossibleValuesParser::new(formats.filter_map(ValueEnum::to_possible_value))
+        .try_map(|name| Dialect::from_str(&name, false))
 }
 
 impl Tools {
     pub(super) async fn run(self) -> Result<ExitCode> {
         if let Some(format) = self.format {
-            return self.for_provider(format.into()).await;
+            return self.for_provider(format).await;
         }
         let client = self.broker.connect().await?;
         let tools = wait::until(async || client.tools().await, |tools| !tools.is_empty())
@@ -85,10 +62,10 @@ impl Tools {
         Ok(ExitCode::SUCCESS)
     }
 
-    /// Fails if a tool that was asked for is not there: whoever reads stdout alone would not notice.
+    /// Fails if a tool that was asked for is not in the list: whoever reads stdout alone would not notice.
     async fn for_provider(&self, format: Dialect) -> Result<ExitCode> {
         let client = self.broker.connect().await?;
-        let listed = async || client.provider_tools(format, &self.names).await;
+        let listed = async || client.provider_tools(format.to_wire(), &self.names).await;
         let tools = wait::until(listed, |listed| self.all_there(&listed.tools))
             .await
             .map_err(|error| self.broker.explain(error))?;
@@ -97,14 +74,15 @@ impl Tools {
         for adaptation in &tools.adaptations {
             note(&mut stderr, adaptation)?;
         }
-        let known = |name: &&String| tools.tools.contains(name);
-        let mut missing = self.names.iter().filter(|name| !known(name)).peekable();
-        let code = match missing.peek() {
-            None => ExitCode::SUCCESS,
-            Some(_) => ExitCode::FAILURE,
+        let left_out = |name: &String| {
+            let mut adaptations = tools.adaptations.iter();
+            adaptations.any(|change| change.tool == *name && change.name.is_empty())
         };
-        for name in missing {
-            writeln!(stderr, "there is no tool named `{name}`")?;
+        let given = |name: &&String| tools.tools.contains(name) && !left_out(name);
+        let mut code = ExitCode::SUCCESS;
+        for name in self.names.iter().filter(|name| !given(name)) {
+            code = ExitCode::FAILURE;
+            writeln!(stderr, "no tool named `{}` can be given", one_line(name))?;
         }
         Ok(code)
     }
@@ -114,6 +92,7 @@ impl Tools {
     }
 }
 
+/// What was changed in a tool. Its worker wrote most of that text.
 fn note(stderr: &mut io::Stderr, adaptation: &Adaptation) -> io::Result<()> {
     let Adaptation {
         tool,
@@ -121,12 +100,13 @@ fn note(stderr: &mut io::Stderr, adaptation: &Adaptation) -> io::Result<()> {
         changes,
         ..
     } = adaptation;
-    if !name.is_empty() && name != tool {
-        writeln!(stderr, "{tool}: the model knows it as {name}")?;
+    let tool = one_line(tool);
+    if !name.is_empty() && *name != tool {
+        writeln!(stderr, "{tool}: the model knows it as {}", one_line(name))?;
     }
     changes
         .iter()
-        .try_for_each(|change| writeln!(stderr, "{tool}: {change}"))
+        .try_for_each(|change| writeln!(stderr, "{tool}: {}", one_line(change)))
 }
 
 fn table(tools: &[Tool]) -> Table {

@@ -17,7 +17,8 @@ use crate::telemetry::Export;
 /// SIGTERM or SIGINT drains it: it takes no new call and leaves when the broker has the outcomes of those that run. A second
 /// signal ends it at once, with 128 and the signal's number as its exit code.
 ///
-/// Traces go to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names; OpenTelemetry's other variables hold too.
+/// Traces go, over gRPC without TLS, to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names (`http://…`); OpenTelemetry's
+/// other variables hold too.
 #[derive(Args)]
 pub(crate) struct Worker {
     #[command(subcommand)]

@@ -1,4 +1,4 @@
-//! What the formats of providers' streams are called at the prompt and in recordings.
+//! What the providers' formats, of streams and of tools, are called at the prompt and in recordings.
 
 use clap::ValueEnum;
 use serde::Deserialize;
@@ -17,9 +17,9 @@ pub(crate) enum Dialect {
     Openai,
     /// OpenAI Responses
     Responses,
-    /// Gemini `streamGenerateContent`
+    /// Gemini `generateContent`
     Gemini,
-    /// Amazon Bedrock `ConverseStream`
+    /// Amazon Bedrock Converse
     Bedrock,
     /// Cohere v2 chat
     Cohere,
@@ -30,7 +30,7 @@ pub(crate) enum Dialect {
 }
 
 impl Dialect {
-    pub(super) fn to_wire(self) -> toolpool_client::Dialect {
+    pub(crate) fn to_wire(self) -> toolpool_client::Dialect {
         use toolpool_client::Dialect as Wire;
         match self {
             Self::Auto => Wire::Auto,

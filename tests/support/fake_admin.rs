@@ -31,6 +31,8 @@ pub(crate) struct State {
     pub(crate) busy: u32,
     /// Looks at the workers after which a draining one is gone. `None`: it stays.
     pub(crate) leaves_after: Option<u32>,
+    /// Looks at the workers that find none, as if their sessions were busy.
+    pub(crate) left_out: u32,
     /// The requests for batches.
     pub(crate) asked: Vec<ListBatchesRequest>,
 }
@@ -70,9 +72,9 @@ impl FakeAdmin {
             listener.is_some()
         })
         .await;
-        listener
-            .into_iter()
-            .for_each(|listener| self.serve(listener));
+        if let Some(listener) = listener {
+            self.serve(listener);
+        }
     }
 
     fn serve(&mut self, listener: TcpListener) {
@@ -145,6 +147,10 @@ impl AdminService for Service {
                 None => {}
             }
         }
+        if state.left_out > 0 {
+            state.left_out -= 1;
+            return Ok(Response::new(ListWorkersResponse::default()));
+        }
         let wanted = request.into_inner().worker_id;
         let workers = state.workers.iter();
         let workers = workers.filter(|worker| wanted.is_empty() || worker.worker_id == wanted);
@@ -179,7 +185,9 @@ impl AdminService for Service {
         };
         let mut batches = state.batches.clone();
         if !request.with_calls {
-            batches.iter_mut().for_each(|batch| batch.calls.clear());
+            for batch in &mut batches {
+                batch.calls.clear();
+            }
         }
         let page = batches.iter().filter(wanted).skip(first);
         let page: Vec<_> = page.take(after - first).cloned().collect();

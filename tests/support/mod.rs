@@ -6,6 +6,8 @@
 
 pub(crate) mod collector;
 pub(crate) mod fake_admin;
+pub(crate) mod http;
+pub(crate) mod jaeger;
 pub(crate) mod workshop;
 
 use std::io::{BufRead, BufReader, Write};

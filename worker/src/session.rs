@@ -314,6 +314,13 @@ impl Session {
                     self.state.acknowledge(LeaseId(ack.lease_id));
                     None
                 }
+                Some(Frame::Drain(drain)) if drain.leave => {
+                    info!("an operator takes this worker out, draining");
+                    if self.state.drain_state() == Drain::No {
+                        self.drain();
+                    }
+                    None
+                }
                 Some(Frame::Drain(_)) => {
                     info!("the broker drains, serving on until it ends the stream");
                     None

@@ -145,40 +145,30 @@ impl ToolError {
         }
     }
 
-    /// As telemetry has it.
-    pub(crate) fn code_name(&self) -> &'static str {
+    pub(crate) fn code(&self) -> proto::ErrorCode {
         match self.kind {
-            Kind::Failed => "tool_failed",
-            Kind::InvalidArguments(_) => "invalid_arguments",
-            Kind::PermissionDenied => "permission_denied",
-            Kind::RateLimited(_) => "rate_limited",
-            Kind::ResultTooLarge => "result_too_large",
-            Kind::Cancelled => "cancelled",
+            Kind::Failed => proto::ErrorCode::ToolFailed,
+            Kind::InvalidArguments(_) => proto::ErrorCode::InvalidArguments,
+            Kind::PermissionDenied => proto::ErrorCode::PermissionDenied,
+            Kind::RateLimited(_) => proto::ErrorCode::RateLimited,
+            Kind::ResultTooLarge => proto::ErrorCode::ResultTooLarge,
+            Kind::Cancelled => proto::ErrorCode::Cancelled,
         }
     }
 
     pub(crate) fn into_proto(self) -> proto::CallError {
         let mut error = proto::CallError {
+            code: self.code().into(),
             message: self.message,
             retryable: self.retryable,
             effect: self.effect.into(),
             ..proto::CallError::default()
         };
-        let code = match self.kind {
-            Kind::Failed => proto::ErrorCode::ToolFailed,
-            Kind::InvalidArguments(violations) => {
-                error.violations = violations;
-                proto::ErrorCode::InvalidArguments
-            }
-            Kind::PermissionDenied => proto::ErrorCode::PermissionDenied,
-            Kind::RateLimited(retry_after) => {
-                error.retry_after = retry_after.try_into().ok();
-                proto::ErrorCode::RateLimited
-            }
-            Kind::ResultTooLarge => proto::ErrorCode::ResultTooLarge,
-            Kind::Cancelled => proto::ErrorCode::Cancelled,
-        };
-        error.code = code.into();
+        match self.kind {
+            Kind::InvalidArguments(violations) => error.violations = violations,
+            Kind::RateLimited(retry_after) => error.retry_after = retry_after.try_into().ok(),
+            Kind::Failed | Kind::PermissionDenied | Kind::ResultTooLarge | Kind::Cancelled => {}
+        }
         error
     }
 }

@@ -72,18 +72,20 @@ impl Trace {
     /// The tool has returned.
     pub(crate) fn returned(&self, result: &Result<Output, ToolError>) {
         if let Err(error) = result {
-            self.failed(error.code_name(), error.message());
+            let code = error.code().as_str_name();
+            let code = code.strip_prefix("ERROR_CODE_").unwrap_or(code);
+            self.failed(code.to_ascii_lowercase(), error.message());
         }
         self.0.span().end();
     }
 
     /// The tool has panicked.
     pub(crate) fn panicked(&self, message: &str) {
-        self.failed("panic", message);
+        self.failed("panic".to_owned(), message);
         self.0.span().end();
     }
 
-    fn failed(&self, kind: &'static str, message: &str) {
+    fn failed(&self, kind: String, message: &str) {
         let span = self.0.span();
         span.set_attribute(KeyValue::new("error.type", kind));
         let line = message.lines().next().unwrap_or_default();

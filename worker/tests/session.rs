@@ -531,12 +531,33 @@ async fn a_broker_that_drains_is_served_on_and_dialled_again() {
     let _worker = run(&broker, [add()]);
     let mut connection = broker.accept().await;
     connection
-        .send(pool_frame::Frame::Drain(proto::Drain {}))
+        .send(pool_frame::Frame::Drain(proto::Drain { leave: false }))
         .await;
     connection.assign(1, "add", r#"{"a": 1, "b": 1}"#).await;
     assert_eq!(connection.outcome().await.lease_id, 1);
     drop::<Connection>(connection);
     assert_eq!(broker.accept().await.register.running_leases, [1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_an_operator_takes_out_finishes_and_leaves() {
+    let mut broker = Broker::start();
+    let (tool, latch) = latched();
+    let worker = run(&broker, [tool]);
+    let mut connection = broker.accept().await;
+    connection.assign(1, "latched", "{}").await;
+    let leave = || pool_frame::Frame::Drain(proto::Drain { leave: true });
+    connection.send(leave()).await;
+    assert!(matches!(connection.news().await, Ok(Some(Frame::Drain(_)))));
+    // A broker that it came back to would say it again.
+    connection.send(leave()).await;
+    connection.acknowledge_drain().await;
+    latch.notify_one();
+    assert_eq!(connection.outcome().await.lease_id, 1);
+    connection.acknowledge(1).await;
+    assert_half_closed(&connection.news().await);
+    drop(connection);
+    worker.ended().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

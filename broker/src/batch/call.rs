@@ -271,7 +271,25 @@ impl Entry {
             .is_some_and(|policy| policy.effects.repeatable())
     }
 
+    /// Where its time went so far.
+    pub(super) fn ledger(&self, accepted: Instant) -> Ledger {
+        Ledger {
+            block_began: self.began - accepted,
+            block_complete: self.complete.map(|at| at - accepted),
+            started_early: self.early.map(|at| at - accepted),
+            held: self.held,
+            limit_wait: self.waits.limit,
+            limited_by: self.waits.limited_by,
+            slot_wait: self.waits.slot,
+            ran: self.ran,
+            ended: self.ended.map_or(Duration::ZERO, |at| at - accepted),
+            attempts: self.attempts,
+            worker: self.worker.clone(),
+        }
+    }
+
     pub(super) fn into_report(self, position: Position, accepted: Instant) -> CallReport {
+        let ledger = self.ledger(accepted);
         let Phase::Ended(result) = self.phase else {
             unreachable!("the batch is finished, so every call has its result");
         };
@@ -281,19 +299,7 @@ impl Entry {
             tool: self.tool,
             result,
             tried: self.tried,
-            ledger: Ledger {
-                block_began: self.began - accepted,
-                block_complete: self.complete.map(|at| at - accepted),
-                started_early: self.early.map(|at| at - accepted),
-                held: self.held,
-                limit_wait: self.waits.limit,
-                limited_by: self.waits.limited_by,
-                slot_wait: self.waits.slot,
-                ran: self.ran,
-                ended: self.ended.map_or(Duration::ZERO, |at| at - accepted),
-                attempts: self.attempts,
-                worker: self.worker,
-            },
+            ledger,
         }
     }
 }

@@ -33,6 +33,7 @@ mod outbound;
 mod provider;
 #[cfg(test)]
 mod tests;
+mod view;
 
 use provider::Provider;
 
@@ -59,6 +60,8 @@ pub(crate) struct Opened {
     /// Time is up for every batch: the broker is going down.
     pub(crate) expire: CancellationToken,
     pub(crate) out: mpsc::Sender<Result<v1::ExecuteResponse, Status>>,
+    /// As [`Task::mailbox`] makes it.
+    pub(crate) mailbox: (Address<Notice>, Mailbox<Notice>),
 }
 
 /// Where more of the turn comes from.
@@ -137,6 +140,11 @@ impl End {
 }
 
 impl Task {
+    /// With room for all that can be under way for a batch at once.
+    pub(crate) fn mailbox(config: &Config) -> (Address<Notice>, Mailbox<Notice>) {
+        mailbox(NOTICE_ROOM * NOTICES_PER_CALL * config.max_calls_per_batch)
+    }
+
     pub(crate) fn new(opened: Opened) -> Self {
         let Opened {
             metrics,
@@ -149,6 +157,7 @@ impl Task {
             telemetry,
             expire,
             out,
+            mailbox: (notices, inbox),
         } = opened;
         let trace = telemetry.trace(open.agent);
         let accepted = Instant::now();
@@ -175,7 +184,6 @@ impl Task {
         let provider = open
             .provider
             .map(|named| Provider::new(named, &open.batch, &config, limits.ids()));
-        let (notices, inbox) = mailbox(NOTICE_ROOM * NOTICES_PER_CALL * config.max_calls_per_batch);
         Self {
             id: open.batch,
             key,
@@ -303,6 +311,7 @@ impl Task {
             } => {
                 self.batch.tool_progress(position, lease, message, fraction);
             }
+            Notice::Look(look) => self.look(*look, now),
         }
     }
 

@@ -28,6 +28,7 @@ struct Seen {
     incomplete: bool,
     early: bool,
     void: bool,
+    may_abort: bool,
 }
 
 struct World {
@@ -37,7 +38,6 @@ struct World {
     now: Instant,
     seen: Vec<Seen>,
     sealed: Option<TurnEnd>,
-    closed: bool,
     next: u64,
 }
 
@@ -63,7 +63,6 @@ impl World {
             now,
             seen: Vec::new(),
             sealed: None,
-            closed: false,
             next: 0,
         }
     }
@@ -118,18 +117,24 @@ impl World {
             Effects::Idempotent,
             Effects::SideEffecting,
         ][self.rng.usize(..3)];
-        let abort = self.rng.u8(..15) == 0;
+        let abort = self.may_abort(position);
         let patch = PolicyPatch {
             effects: Some(effects),
             max_attempts: Some(self.rng.u32(1..4)),
             attempt_timeout: Some(Duration::from_millis(self.rng.u64(50..3_000))),
             queue_timeout: Some(Duration::from_millis(self.rng.u64(50..3_000))),
-            on_failure: abort.then_some(FailureAction::AbortBatch),
+            on_failure: abort,
             ..PolicyPatch::default()
         };
         self.seen[position].effects = Some(effects);
         let policy = Arc::new(patch.effective(Duration::from_secs(5)));
         self.batch.complete(position, policy, self.now);
+    }
+
+    fn may_abort(&mut self, position: Position) -> Option<FailureAction> {
+        let abort = self.rng.u8(..15) == 0;
+        self.seen[position].may_abort = abort;
+        abort.then_some(FailureAction::AbortBatch)
     }
 
     /// Its text is a closed object, and it only reads.
@@ -138,6 +143,7 @@ impl World {
             effects: Some(Effects::ReadOnly),
             max_attempts: Some(self.rng.u32(1..4)),
             attempt_timeout: Some(Duration::from_millis(self.rng.u64(50..3_000))),
+            on_failure: self.may_abort(position),
             ..PolicyPatch::default()
         };
         self.seen[position].effects = Some(Effects::ReadOnly);
@@ -149,7 +155,6 @@ impl World {
     /// Something followed, its message was begun anew, or it grew over a limit.
     fn void(&mut self, position: Position) {
         self.seen[position].void = true;
-        self.seen[position].duplicate = self.batch.table[position].is_none();
         if self.rng.bool() {
             self.batch.void(position, "test", self.now);
         } else {
@@ -177,6 +182,12 @@ impl World {
             .filter(|&n| self.seen[n].incomplete && !self.seen[n].duplicate)
             .collect();
         self.batch.seal(end, &open, "cut", self.now);
+    }
+
+    /// The agent is gone and wants its batch finished all the same.
+    fn abandon(&mut self) {
+        self.sealed.get_or_insert(TurnEnd::Truncated);
+        self.batch.abandon(self.now);
     }
 
     /// Plays the lane: carries out what the batch wants.
@@ -342,6 +353,19 @@ impl World {
         let ids = self.seen.iter().filter(|seen| !seen.duplicate).count();
         let report = self.batch.into_report(self.now);
         assert_eq!(report.calls.len(), ids, "one result for each id");
+        let aborts = |call: &CallReport| {
+            let seen = &self.seen[call.position];
+            // A block that stays open is no failure of a tool.
+            seen.may_abort && call.result.is_err()
+        };
+        let aborted =
+            |call: &CallReport| matches!(&call.result, Err(error) if error.code == Code::Aborted);
+        assert!(
+            !report.calls.iter().any(aborted)
+                || self.sealed == Some(TurnEnd::Aborted)
+                || report.calls.iter().any(aborts),
+            "calls were aborted for nothing"
+        );
         let mut bytes = 0;
         for call in &report.calls {
             let seen = &self.seen[call.position];
@@ -426,10 +450,10 @@ fn run_list(seed: u64) {
             18..=30 => world.notice(),
             31 => world.seal(),
             32 if world.rng.u8(..20) == 0 => {
-                world.closed = true;
-                world.sealed = Some(TurnEnd::Truncated);
+                world.sealed.get_or_insert(TurnEnd::Truncated);
                 world.batch.close(Cut::Cancelled("test"), world.now);
             }
+            33 if world.rng.u8(..10) == 0 => world.abandon(),
             _ => {
                 world.now += Duration::from_millis(world.rng.u64(..200));
                 world.batch.tick(world.now);

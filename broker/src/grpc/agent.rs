@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::ingest::TurnEnd;
 use crate::lane::queue::BatchKey;
 use crate::metrics::{Metrics, TurnedAway};
-use crate::registry::{Batches, NoPlace, Room};
+use crate::registry::{Batches, NoPlace, OpenBatch, Room};
 use crate::telemetry::{Telemetry, TraceContext};
 
 /// Packets that may wait for the agent's connection.
@@ -97,13 +97,20 @@ impl Agents {
         }
         let mut open = convert::open(open).map_err(|malformed| self.malformed(&malformed))?;
         open.agent = rpc.agent.or(open.agent);
-        let place = room.open(&open.batch).map_err(|none| self.no_place(none))?;
+        let key = BatchKey(self.keys.fetch_add(1, Ordering::Relaxed));
+        let mailbox = Task::mailbox(&self.config);
+        let handle = OpenBatch {
+            key,
+            notices: mailbox.0.clone(),
+        };
+        let place = room.open(&open.batch, handle);
+        let place = place.map_err(|none| self.no_place(none))?;
         let (out, response) = mpsc::channel(OUT_PACKETS);
         self.metrics.batch_started();
         let task = Task::new(Opened {
             metrics: Arc::clone(&self.metrics),
             open,
-            key: BatchKey(self.keys.fetch_add(1, Ordering::Relaxed)),
+            key,
             place,
             rpc_deadline: rpc.deadline,
             config: Arc::clone(&self.config),
@@ -111,6 +118,7 @@ impl Agents {
             telemetry: self.telemetry.clone(),
             expire: self.expire.clone(),
             out,
+            mailbox,
         });
         self.tasks.spawn(task.run(first, inbound));
         Ok(response)

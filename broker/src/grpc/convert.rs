@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+mod admin;
 mod agent;
 mod result;
 mod tool;
 mod turn;
 mod worker;
 
+pub(crate) use admin::{batch_delivering, batch_status, explanation, lane_status, worker_status};
 pub(crate) use agent::{Open, Provider, Step, agent_frame, call, dialect, open, seal};
 pub(crate) use result::{batch_frame, finished, progress, result};
 pub(crate) use tool::{catalogue_entry, tool_format};

@@ -12,11 +12,14 @@ use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 
 /// What has a status; the empty name stands for the whole server.
-const SERVICES: [&str; 3] = [
+pub(crate) const SERVICES: [&str; 3] = [
     "",
     <BrokerServiceServer<Agents> as NamedService>::NAME,
     <WorkerPoolServiceServer<WorkerPool> as NamedService>::NAME,
 ];
+
+/// The health service's own name.
+pub(crate) const NAME: &str = "grpc.health.v1.Health";
 
 /// The statuses of all services, which go down together.
 #[derive(Debug)]

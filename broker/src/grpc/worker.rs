@@ -65,16 +65,16 @@ impl WorkerPoolService for WorkerPool {
             stream,
             early: frames.collect(),
         };
-        self.admit(Joining {
+        self.admit(Box::new(Joining {
             register,
             link: Link { inbound, outbound },
-        })?;
+        }))?;
         Ok(Response::new(ReceiverStream::new(response)))
     }
 }
 
 impl WorkerPool {
-    fn admit(&self, joining: Joining) -> Result<(), Status> {
+    fn admit(&self, joining: Box<Joining>) -> Result<(), Status> {
         let key = SeatKey(self.keys.fetch_add(1, Ordering::Relaxed));
         let worker = joining.register.worker.clone();
         match self.workers.admit(&worker, key, joining) {
@@ -85,8 +85,9 @@ impl WorkerPool {
             Admission::Busy => Err(Status::unavailable(
                 "the worker's session is busy; dial again",
             )),
-            Admission::New(joining, joins) => {
-                let Some(session) = Session::new(key, *joining, joins, self.context.clone()) else {
+            Admission::New(joining, visits) => {
+                let Some(session) = Session::new(key, *joining, visits, self.context.clone())
+                else {
                     self.workers.remove(&worker, key);
                     return Ok(());
                 };

@@ -25,6 +25,8 @@ mod json;
 mod ollama;
 mod openai_chat;
 mod openai_responses;
+#[cfg(test)]
+mod testing;
 mod turn;
 mod vercel_ui;
 
@@ -111,7 +113,7 @@ pub(crate) struct ProviderTurn {
 
 #[derive(Debug)]
 enum Decoding {
-    /// The first event that says so decides.
+    /// The first event that shows it decides.
     Auto,
     As(Dialect, Box<dyn Decode>),
 }
@@ -120,7 +122,7 @@ enum Decoding {
 const DONE: &[u8] = b"[DONE]";
 
 impl ProviderTurn {
-    /// A turn of which nothing has come yet. `dialect` is `None` where the first event is to decide; `local_tools` are
+    /// A turn of which nothing has come yet. `dialect` is `None` where the stream is to show it; `local_tools` are
     /// those that the agent runs itself; ids that are missing are made from `seed`.
     pub(crate) fn new(
         dialect: Option<Dialect>,

@@ -218,3 +218,145 @@ fn steps_that_the_protocol_does_not_have_are_named() {
         Err(Breach::AfterSeal)
     );
 }
+
+/// A block as the list made it, and what was heard of it.
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts that a test notes, not states"
+)]
+#[derive(Debug, Default)]
+struct Seen {
+    duplicate: bool,
+    open: bool,
+    text: Vec<u8>,
+    complete: bool,
+    refused: bool,
+    void: bool,
+}
+
+impl Seen {
+    /// Whether it counts among the bytes of the batch.
+    fn counts(&self) -> bool {
+        self.complete || self.may_become_a_call()
+    }
+
+    fn may_become_a_call(&self) -> bool {
+        !(self.duplicate || self.complete || self.refused || self.void)
+    }
+
+    /// Its text as a call's arguments.
+    fn arguments(&self) -> &[u8] {
+        match self.text.trim_ascii() {
+            b"" => b"{}",
+            _ => &self.text,
+        }
+    }
+}
+
+/// A step by lot, such as decoders make them: each block under its position, and signs of one that may have ended.
+fn step(random: &mut fastrand::Rng, blocks: &mut Vec<Seen>) -> Input {
+    let index = |position: usize| u32::try_from(position).unwrap();
+    let open: Vec<usize> = (0..blocks.len()).filter(|&n| blocks[n].open).collect();
+    match random.u8(..16) {
+        4..=9 if !open.is_empty() => {
+            let position = open[random.usize(..open.len())];
+            let fragment = b"{} {\"x\": \"longer than the others\"}";
+            let fragment = &fragment[..random.usize(..=fragment.len())];
+            // What is refused with it is not in its text any more.
+            blocks[position].text.extend_from_slice(fragment);
+            delta(index(position), fragment)
+        }
+        10..=12 if !open.is_empty() => {
+            let position = open[random.usize(..open.len())];
+            blocks[position].open = false;
+            stop(index(position))
+        }
+        13 | 14 if !blocks.is_empty() => Input::Early {
+            index: index(random.usize(..blocks.len())),
+        },
+        15 if !blocks.is_empty() => {
+            let position = random.usize(..blocks.len());
+            blocks[position].open = false;
+            Input::Void {
+                index: index(position),
+                why: Void::Unreadable,
+            }
+        }
+        _ if blocks.len() == LIMITS.ids() => Input::Seal(TurnEnd::Truncated),
+        _ => {
+            blocks.push(Seen {
+                open: true,
+                ..Seen::default()
+            });
+            start(index(blocks.len() - 1), &random.u8(..20).to_string())
+        }
+    }
+}
+
+/// Holds an event against what the list made of the block.
+fn hear(event: &Event, blocks: &mut [Seen], begun: &mut usize) {
+    match *event {
+        Event::Began(_) => *begun += 1,
+        Event::Duplicate(_) => {
+            blocks[*begun].duplicate = true;
+            *begun += 1;
+        }
+        Event::Early(position, ref call) => {
+            let block = &blocks[position];
+            assert!(block.open && block.may_become_a_call(), "{block:?}");
+            assert_eq!(&call.arguments[..], block.text);
+        }
+        Event::Complete(position, ref call) => {
+            let block = &mut blocks[position];
+            assert!(block.may_become_a_call(), "{block:?}");
+            assert_eq!(&call.arguments[..], block.arguments());
+            block.complete = true;
+        }
+        Event::Refused(position, _) => {
+            let block = &mut blocks[position];
+            assert!(block.may_become_a_call(), "{block:?}");
+            block.refused = true;
+        }
+        // One that has stopped has its text in the batch, whatever becomes of it.
+        Event::Void(position, _) => blocks[position].void = true,
+        Event::Sealed(_, ref unfinished) => {
+            let open: Vec<Position> = (0..blocks.len())
+                .filter(|&n| blocks[n].may_become_a_call())
+                .collect();
+            assert_eq!(*unfinished, open);
+        }
+    }
+}
+
+fn run_list(seed: u64) {
+    let mut random = fastrand::Rng::with_seed(seed);
+    let mut ingest = Ingest::new(LIMITS);
+    let (mut blocks, mut begun) = (Vec::new(), 0);
+    for _ in 0..40 {
+        let input = step(&mut random, &mut blocks);
+        let mut hear = |event| hear(&event, &mut blocks, &mut begun);
+        ingest.apply(input, &mut hear).unwrap();
+        assert_eq!(begun, blocks.len(), "each start is told of");
+        let counted = blocks.iter().filter(|block| block.counts());
+        let sizes: Vec<usize> = counted.map(|block| block.text.len()).collect();
+        assert!(sizes.iter().all(|size| *size <= LIMITS.arguments_bytes));
+        assert_eq!(ingest.bytes, sizes.iter().sum::<usize>(), "{blocks:?}");
+        assert!(ingest.bytes <= LIMITS.batch_bytes);
+        if ingest.is_sealed() {
+            return;
+        }
+    }
+    ingest.seal(TurnEnd::Complete, &mut |event| {
+        hear(&event, &mut blocks, &mut begun);
+    });
+}
+
+#[test]
+fn random_steps_tell_of_each_block_once_and_never_after_its_end() {
+    for seed in 0..20_000 {
+        if let Err(panic) = std::panic::catch_unwind(|| run_list(seed)) {
+            eprintln!("seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::Lane;
 use super::queue::BatchKey;
 use super::seat::Seat;
+use crate::batch::view::Look;
 use crate::call_error::CallError;
 use crate::id::{BatchId, CallId, LeaseId, SpanId};
 use crate::ingest::Position;
@@ -133,6 +134,8 @@ pub(crate) enum Notice {
         lease: LeaseId,
         ending: Ending,
     },
+    /// From neither: an operator wants to see the batch.
+    Look(Box<Look>),
 }
 
 /// Why a lane does not take or keep an attempt.

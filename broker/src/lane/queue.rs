@@ -47,6 +47,11 @@ impl<T> FairQueue<T> {
         self.waiting.is_empty()
     }
 
+    /// Who has a place; `None` if it was given up or its turn has come.
+    pub(crate) fn get(&self, ticket: Ticket) -> Option<&T> {
+        self.waiting.get(&ticket)
+    }
+
     /// Takes a place behind the batch's others; a batch that had none gets its turn after all who wait now.
     pub(crate) fn push(&mut self, batch: BatchKey, item: T) -> Ticket {
         let ticket = Ticket(self.next);

@@ -12,6 +12,10 @@ use smallvec::SmallVec;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+mod view;
+
+pub(crate) use view::LaneView;
+
 use super::Lane;
 use super::bucket::Bucket;
 use super::lease::{Attempt, Limit, Refusal, Waits};

@@ -239,7 +239,7 @@ impl World {
                     );
                     self.fates[position] = Fate::Over;
                 }
-                Notice::Progress { .. } => {}
+                Notice::Progress { .. } | Notice::Look(_) => {}
             }
         }
         for worker in &mut self.workers {

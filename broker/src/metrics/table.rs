@@ -1,4 +1,5 @@
-//! Every metric there is. The instruments are made from this table, and documentation, dashboards and tests read it.
+//! Every metric there is. The instruments are made from this table, and tests hold what the broker shows, and what alerts
+//! and dashboards ask for, against it.
 
 /// What a metric measures, and how to read it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

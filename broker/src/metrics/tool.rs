@@ -7,6 +7,7 @@ use opentelemetry::KeyValue;
 use opentelemetry::metrics::{BoundCounter, BoundHistogram, Counter, Histogram};
 
 use super::Instruments;
+use super::recent::{Recent, RecentCalls};
 use crate::batch::{CallReport, Ledger};
 use crate::call_error::{CallError, Code};
 use crate::lane::lease::Limit;
@@ -14,7 +15,7 @@ use crate::lane::lease::Limit;
 /// Label values of `outcome`: `ok`, and every [`Code`].
 pub(super) const OUTCOMES: usize = 18;
 
-/// The series of one label value. Each exists from its first value on.
+/// The series of one label value. Each exists from its first value on, or from [`show_zeros`](Self::show_zeros).
 #[derive(Debug)]
 pub(crate) struct ToolSeries {
     label: Arc<str>,
@@ -29,6 +30,7 @@ pub(crate) struct ToolSeries {
     early_starts: OnceLock<BoundCounter<u64>>,
     early_discarded: OnceLock<BoundCounter<u64>>,
     leases_fenced: OnceLock<BoundCounter<u64>>,
+    recent: Recent,
 }
 
 impl ToolSeries {
@@ -46,6 +48,22 @@ impl ToolSeries {
             early_starts: OnceLock::new(),
             early_discarded: OnceLock::new(),
             leases_fenced: OnceLock::new(),
+            recent: Recent::new(),
+        }
+    }
+
+    /// Counts nothing: a counter that is there from the start shows its first event as a change, and that there was none.
+    pub(super) fn show_zeros(&self) {
+        let of = &*self.instruments;
+        self.ended(None, 0);
+        for (series, of) in [
+            (&self.attempts, &of.attempts),
+            (&self.retries, &of.retries),
+            (&self.early_starts, &of.early_starts),
+            (&self.early_discarded, &of.early_discarded),
+            (&self.leases_fenced, &of.leases_fenced),
+        ] {
+            self.count(series, of, 0);
         }
     }
 
@@ -84,6 +102,7 @@ impl ToolSeries {
         }
         if let Some(ran) = ran {
             self.time(&self.run, &of.run, *ran);
+            self.recent.ran(*ran);
         }
         if *attempts > 0 {
             self.count(&self.attempts, &of.attempts, u64::from(*attempts));
@@ -101,12 +120,21 @@ impl ToolSeries {
 
     /// A call has its result, and there is nothing else to be said of it.
     pub(crate) fn outcome(&self, error: Option<&CallError>) {
-        let code = error.map(|error| error.code);
+        self.ended(error.map(|error| error.code), 1);
+        self.recent.ended(error.is_some());
+    }
+
+    /// What became of the latest calls.
+    pub(crate) fn recent(&self) -> RecentCalls {
+        self.recent.read()
+    }
+
+    fn ended(&self, code: Option<Code>, calls: u64) {
         let bound = self.outcomes[code.map_or(0, outcome)].get_or_init(|| {
             let outcome = KeyValue::new("outcome", code.map_or("ok", Code::name));
             self.instruments.calls.bind(&[outcome, self.tool()])
         });
-        bound.add(1);
+        bound.add(calls);
     }
 
     /// A lease was ended for its batch, and its worker has not answered yet.

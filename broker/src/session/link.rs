@@ -93,13 +93,21 @@ impl Session {
         self.reconcile(&register.running);
         self.inbound = Some(link.inbound);
         self.outbound = Some(link.outbound);
-        self.presence.set(WorkerState::Connected);
+        if self.is_taken_out {
+            self.set_state(WorkerState::Draining);
+            self.ask_to_leave();
+        } else {
+            self.set_state(WorkerState::Connected);
+        }
         tracing::info!(
             worker.id = %self.worker, slots = register.slots, tools = self.tools.len(), version = %register.version,
             labels = ?register.labels, leases.adopted = self.leases.len(), "worker joined"
         );
         // First to the worker: `registered` must be on its way before the first assignment is.
         self.flush();
+        if self.is_taken_out {
+            return true;
+        }
         for tool in &self.tools {
             tool.lane.join(Arc::clone(&self.seat));
         }
@@ -153,7 +161,7 @@ impl Session {
     pub(super) fn detach(&mut self, why: &str) {
         tracing::warn!(worker.id = %self.worker, leases = self.leases.len(), reason = why, "worker's stream broke");
         self.context.metrics.stream_broke();
-        self.presence.set(WorkerState::Away);
+        self.set_state(WorkerState::Away);
         self.inbound = None;
         self.outbound = None;
         self.heard = Instant::now();

@@ -1,4 +1,8 @@
 //! The W3C trace context: what an agent sends, and what a worker is sent.
+//!
+//! OpenTelemetry's `TraceContextPropagator` is not used: it takes ids that are too short or have a sign, the first of two
+//! parents, and a state beyond 512 bytes, which it takes apart and writes anew for every worker; and it reads and writes
+//! through a `Context`, of which a batch has none.
 
 use std::fmt::Write;
 use std::str::FromStr;

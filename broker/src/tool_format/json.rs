@@ -1,4 +1,7 @@
 //! JSON whose keys keep their order: the one that a tool's author chose is the one that a model reads.
+//!
+//! `serde_json` has a feature for that, `preserve_order`. A feature holds for the whole program, though: arguments and
+//! schemas that are compiled, whose order says nothing, would pay for it as well.
 
 use std::fmt;
 

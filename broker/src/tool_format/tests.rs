@@ -1,3 +1,5 @@
+//! The catalogue in each provider's shape.
+
 use bytes::Bytes;
 use serde_json::{Value, json};
 

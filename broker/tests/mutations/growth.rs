@@ -9,8 +9,9 @@ use serde_json::{Map, Value, json};
 use toolpool_broker::decode::{Decoder, Dialect};
 
 use super::ALONE;
+use super::fixtures::{FIXTURES, Fixture};
 use super::reading::run;
-use super::seeds::{FIXTURES, events};
+use super::seeds::events;
 
 /// So many `{}` are a list of half a megabyte.
 const ELEMENTS: usize = 200_000;
@@ -22,7 +23,7 @@ const MEMORY_FACTOR: usize = 4;
 #[test]
 fn no_list_or_object_in_an_event_takes_more_than_a_few_times_its_text() {
     let _alone = ALONE.lock();
-    for (dialect, _, text) in FIXTURES {
+    for Fixture { dialect, text, .. } in FIXTURES {
         let values: Vec<Value> = events(text)
             .filter_map(|event| serde_json::from_slice(event).ok())
             .collect();
@@ -106,7 +107,7 @@ fn the_work_grows_with_the_text_and_no_faster() {
     }
     let _alone = ALONE.lock();
     let mut slow = String::new();
-    for (dialect, _, text) in FIXTURES {
+    for Fixture { dialect, text, .. } in FIXTURES {
         let events: Vec<&[u8]> = events(text).filter(|event| event[0] == b'{').collect();
         for at in 0..events.len() {
             for fresh in [false, true] {

@@ -6,6 +6,10 @@
 //! `TOOLPOOL_SEED` makes one.
 #![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
 
+#[path = "../support/corpus.rs"]
+mod corpus;
+#[path = "../support/fixtures.rs"]
+mod fixtures;
 mod growth;
 mod lexer;
 mod mutate;
@@ -20,9 +24,10 @@ use parking_lot::Mutex;
 use peak_alloc::PeakAlloc;
 use toolpool_broker::decode::{Decoder, Dialect};
 
+use fixtures::{FIXTURES, Fixture};
 use oracle::Text;
 use reading::run;
-use seeds::{FIXTURES, Seeds, Wire};
+use seeds::{Seeds, Wire};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -179,7 +184,12 @@ fn check(dialect: Dialect) {
 #[test]
 fn every_fixture_is_a_good_turn() {
     let _alone = ALONE.lock();
-    for (dialect, calls, text) in FIXTURES {
+    for Fixture {
+        dialect,
+        text,
+        calls,
+    } in FIXTURES
+    {
         let wires: &[Wire] = match dialect {
             Dialect::Anthropic => &[Wire::Plain, Wire::Chunks],
             Dialect::Gemini => &[Wire::Plain, Wire::JsonArray],
@@ -191,7 +201,17 @@ fn every_fixture_is_a_good_turn() {
             decoder.bytes(&wire.bytes(text));
             let found = decoder.finish();
             assert_eq!(found.dialect, Some(dialect));
-            assert_eq!(found.calls.len(), calls, "{wire:?}: {found:#?}");
+            let read: Vec<_> = (found.calls.iter())
+                .map(|call| {
+                    let arguments = std::str::from_utf8(&call.arguments).unwrap();
+                    (
+                        call.id.as_deref().unwrap_or_default(),
+                        &*call.name,
+                        arguments,
+                    )
+                })
+                .collect();
+            assert_eq!(read, calls, "{wire:?}: {found:#?}");
             assert!(found.complete, "{wire:?}: {found:#?}");
             Text::new(text).judge(&found).unwrap();
         }

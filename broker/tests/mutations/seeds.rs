@@ -1,60 +1,16 @@
 //! What the damage begins with: the turns of `fixtures/streams`, and small recordings where there are any.
 
-use std::path::Path;
-
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::Value;
 use toolpool_broker::decode::Dialect;
+
+use crate::corpus::{Sidecar, sidecars};
+use crate::fixtures::FIXTURES;
 
 /// Larger recordings are left out.
 const MOST_BYTES: usize = 8 << 10;
-
-/// The fixture of each dialect, with its number of calls.
-pub(crate) const FIXTURES: [(Dialect, usize, &[u8]); 8] = [
-    (
-        Dialect::Anthropic,
-        3,
-        include_bytes!("../fixtures/streams/anthropic.sse"),
-    ),
-    (
-        Dialect::OpenAiChat,
-        3,
-        include_bytes!("../fixtures/streams/openai_chat.sse"),
-    ),
-    (
-        Dialect::OpenAiResponses,
-        3,
-        include_bytes!("../fixtures/streams/openai_responses.sse"),
-    ),
-    (
-        Dialect::Gemini,
-        4,
-        include_bytes!("../fixtures/streams/gemini.sse"),
-    ),
-    (
-        Dialect::Bedrock,
-        3,
-        include_bytes!("../fixtures/streams/bedrock.ndjson"),
-    ),
-    (
-        Dialect::Cohere,
-        3,
-        include_bytes!("../fixtures/streams/cohere.sse"),
-    ),
-    (
-        Dialect::Ollama,
-        4,
-        include_bytes!("../fixtures/streams/ollama.ndjson"),
-    ),
-    (
-        Dialect::VercelUi,
-        3,
-        include_bytes!("../fixtures/streams/vercel_ui.sse"),
-    ),
-];
 
 /// Texts: of one dialect, and of all.
 pub(crate) struct Seeds {
@@ -67,7 +23,7 @@ impl Seeds {
         let mut own = Vec::new();
         let mut all = Vec::new();
         let fixtures = FIXTURES.iter();
-        let fixtures = fixtures.map(|(dialect, _, text)| (*dialect, text.to_vec()));
+        let fixtures = fixtures.map(|fixture| (fixture.dialect, fixture.text.to_vec()));
         for (of, text) in fixtures.chain(recordings()) {
             if of == dialect {
                 own.push(text.clone());
@@ -150,41 +106,14 @@ fn frame(name: &str, payload: &[u8], bytes: &mut Vec<u8>) {
 
 /// The small ones that are text, in the same order always.
 fn recordings() -> Vec<(Dialect, Vec<u8>)> {
-    let Some(corpus) = std::env::var_os("TOOLPOOL_CORPUS") else {
-        return Vec::new();
-    };
-    let mut paths = Vec::new();
-    let streams = Path::new(&corpus).join("streams");
-    for folder in [streams.join("synthetic"), streams] {
-        let entries = std::fs::read_dir(&folder).unwrap();
-        paths.extend(entries.map(|entry| entry.unwrap().path()));
-    }
-    paths.sort();
-    let recording = |path: &Path| {
-        let sidecar: Value = serde_json::from_slice(&std::fs::read(path).ok()?).ok()?;
-        let dialect = dialect(sidecar["wire_format"].as_str()?)?;
-        let file = sidecar["decoded_file"]
-            .as_str()
-            .or(sidecar["file"].as_str());
+    let recording = |sidecar: Sidecar| {
+        let Sidecar { path, json } = &sidecar;
+        let file = json["decoded_file"].as_str().or(json["file"].as_str());
         let text = std::fs::read(path.with_file_name(file?)).ok()?;
-        (text.len() <= MOST_BYTES && text[0] != 0).then_some((dialect, text))
+        (text.len() <= MOST_BYTES && text[0] != 0).then(|| (sidecar.dialect(), text))
     };
-    let sidecars = paths
-        .iter()
-        .filter(|path| path.extension() == Some("json".as_ref()));
-    sidecars.filter_map(|path| recording(path)).collect()
-}
-
-/// By the name that sidecars have for it.
-fn dialect(wire_format: &str) -> Option<Dialect> {
-    Some(match wire_format {
-        "anthropic-messages" => Dialect::Anthropic,
-        "openai-chat" => Dialect::OpenAiChat,
-        "openai-responses" => Dialect::OpenAiResponses,
-        "gemini-generate-content" => Dialect::Gemini,
-        "bedrock-converse-stream" => Dialect::Bedrock,
-        "cohere-v2-chat" => Dialect::Cohere,
-        "ollama-chat" => Dialect::Ollama,
-        _ => return None,
-    })
+    // What was derived is what the damage does too.
+    let derived = |sidecar: &Sidecar| !sidecar.json["derived_from"].is_null();
+    let recorded = sidecars().into_iter().filter(|sidecar| !derived(sidecar));
+    recorded.filter_map(recording).collect()
 }

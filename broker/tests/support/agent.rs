@@ -197,7 +197,11 @@ impl FakeAgent {
                     assert!(results.is_empty(), "nothing comes between results");
                     progress.push(event);
                 }
-                Got::Accepted(again) => assert!(again.dialect.is_some(), "`accepted` came twice"),
+                Got::Accepted(again) => {
+                    assert_eq!(self.dialect, None, "`accepted` came twice");
+                    assert!(again.dialect.is_some(), "`accepted` tells nothing new");
+                    self.dialect = again.dialect;
+                }
             }
         };
         assert_eq!(self.frame().await?, None, "`finished` is the last frame");

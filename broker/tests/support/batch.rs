@@ -84,6 +84,12 @@ impl Finished {
         self.summary.turn.as_ref().expect("a provider's stream")
     }
 
+    /// What went wrong with the provider's stream.
+    #[track_caller]
+    pub(crate) fn turn_error(&self) -> &str {
+        self.turn().error.as_deref().expect("the turn has an error")
+    }
+
     /// The answer in the provider's shape.
     #[track_caller]
     pub(crate) fn answer(&self) -> serde_json::Value {

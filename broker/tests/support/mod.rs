@@ -32,6 +32,8 @@ use v1::broker_service_client::BrokerServiceClient;
 
 pub(crate) mod agent;
 pub(crate) mod batch;
+pub(crate) mod fixtures;
+pub(crate) mod provider;
 pub(crate) mod spans;
 pub(crate) mod worker;
 

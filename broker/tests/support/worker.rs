@@ -173,6 +173,12 @@ impl FakeWorker {
         }
     }
 
+    /// The same, and nothing but what is under way may bring it about: no time that runs out.
+    pub(crate) async fn cancel_at_once(&mut self) -> u64 {
+        let cancel = within(A_MOMENT, self.cancel()).await;
+        cancel.expect("a cancel is under way")
+    }
+
     /// The next acknowledgement.
     pub(crate) async fn acknowledged(&mut self) -> u64 {
         match self.news().await.unwrap() {
@@ -214,13 +220,27 @@ impl FakeWorker {
         self.send(answer(assignment.lease_id, text)).await;
     }
 
+    /// The next call goes well, and this is its output.
+    pub(crate) async fn answer_next(&mut self, text: &str) -> v1::Assignment {
+        let assignment = self.assignment().await;
+        self.answer(&assignment, text).await;
+        assignment
+    }
+
+    /// Everything that is on its way comes to rest, and no cancel is among it.
+    pub(crate) async fn expect_no_cancel(&mut self) {
+        while let Some(news) = within(A_MOMENT, self.news()).await {
+            assert!(!matches!(news, Ok(Some(Frame::Cancel(_)))), "{news:?}");
+        }
+    }
+
     /// The call failed.
     pub(crate) async fn fail(&self, assignment: &v1::Assignment, error: v1::CallError) {
         self.send(failure(assignment.lease_id, error)).await;
     }
 
     pub(crate) async fn drain(&self) {
-        self.send(Sent::Drain(v1::Drain {})).await;
+        self.send(Sent::Drain(v1::Drain { leave: false })).await;
     }
 
     /// Beats no more; the stream stays as it is.

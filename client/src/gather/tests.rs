@@ -1,3 +1,5 @@
+//! Frames of an answer gathered into a finished batch.
+
 use std::time::Duration;
 
 use super::*;

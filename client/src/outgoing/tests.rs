@@ -1,3 +1,5 @@
+//! How frames leave in packets, and when the stream ends.
+
 use futures_util::{FutureExt, StreamExt};
 
 use super::*;

@@ -49,6 +49,8 @@ pub(crate) struct Turn {
 
 /// A batch that the broker has taken.
 pub(crate) struct Taken {
+    /// How it was opened.
+    pub(crate) open: v1::Open,
     /// What the agent sends.
     pub(crate) incoming: Streaming<v1::ExecuteRequest>,
     answers: mpsc::Sender<Answer>,
@@ -157,17 +159,17 @@ impl Turn {
 
     /// Takes the batch, after its `open` has come.
     pub(crate) async fn take(mut self) -> Taken {
-        let open = self.incoming.message().await.unwrap().unwrap();
-        assert!(matches!(
-            open.frames[0].frame,
-            Some(v1::agent_frame::Frame::Open(_))
-        ));
-        assert_eq!(
-            open.frames.len(),
-            1,
-            "nothing but the open before `accepted`"
-        );
-        let taken = self.answer_with_nothing();
+        let first = self.incoming.message().await.unwrap().unwrap();
+        let mut frames = first.frames.into_iter();
+        let Some(Some(v1::agent_frame::Frame::Open(open))) = frames.next().map(|one| one.frame)
+        else {
+            panic!("`open` comes first");
+        };
+        assert_eq!(frames.len(), 0, "nothing but the open before `accepted`");
+        let taken = Taken {
+            open,
+            ..self.answer_with_nothing()
+        };
         let batch_id = "b-1".to_owned();
         taken
             .send([Frame::Accepted(v1::Accepted {
@@ -185,6 +187,7 @@ impl Turn {
             .send(Ok(ReceiverStream::new(stream)))
             .expect("the agent waits");
         Taken {
+            open: v1::Open::default(),
             incoming: self.incoming,
             answers,
         }

@@ -40,6 +40,7 @@ impl Task {
         let Self {
             id,
             batch,
+            inbox,
             provider,
             out,
             accepted,
@@ -52,6 +53,8 @@ impl Task {
             trace,
             ..
         } = self;
+        // Nobody is to wait for an answer from here any more.
+        drop(inbox);
         let report = batch.into_report(Instant::now());
         tracing::debug!(
             batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,

@@ -7,7 +7,7 @@ use crate::catalogue::Definition;
 use crate::ingest::{Header, Input};
 use crate::lane::tests::context;
 use crate::policy::PolicyPatch;
-use crate::registry::Batches;
+use crate::registry::{Batches, OpenBatch};
 use crate::schema::Schema;
 
 fn whole(id: &str, tool: &str) -> Step {
@@ -48,7 +48,13 @@ async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
         provider: None,
         agent: None,
     };
-    let place = Batches::new(1).room().unwrap().open(&open.batch).unwrap();
+    let mailbox = Task::mailbox(&config);
+    let handle = OpenBatch {
+        key: BatchKey(0),
+        notices: mailbox.0.clone(),
+    };
+    let room = Batches::new(1).room().unwrap();
+    let place = room.open(&open.batch, handle).unwrap();
     let task = Task::new(Opened {
         metrics,
         open,
@@ -60,6 +66,7 @@ async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
         telemetry: Telemetry::default(),
         expire: CancellationToken::new(),
         out,
+        mailbox,
     });
     task.run(
         vec![whole("a", "broken"), whole("b", "unknown")],

@@ -84,7 +84,7 @@ pub(crate) fn result(report: CallReport, of: Option<&Answered>) -> v1::CallResul
     }
 }
 
-fn ledger(ledger: Ledger) -> v1::TimeLedger {
+pub(super) fn ledger(ledger: Ledger) -> v1::TimeLedger {
     let unless_zero = |time: Duration| (!time.is_zero()).then(|| to_wire(time));
     let limit = |limit| match limit {
         Limit::Rate => v1::Limit::Rate,
@@ -133,7 +133,7 @@ fn call_error(error: CallError) -> v1::CallError {
     }
 }
 
-fn code(code: Code) -> v1::ErrorCode {
+pub(super) fn code(code: Code) -> v1::ErrorCode {
     use v1::ErrorCode;
     match code {
         Code::InvalidArguments => ErrorCode::InvalidArguments,

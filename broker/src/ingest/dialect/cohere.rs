@@ -202,7 +202,8 @@ impl Open {
 
 #[cfg(test)]
 mod tests {
-    use crate::decode::{Decoded, Decoder, Dialect};
+    use crate::decode::{Decoded, Dialect};
+    use crate::ingest::dialect::testing::{self, lines as calls};
 
     const BEGIN: &str = r#"{"type":"tool-call-start","index":0,"delta":{"message":{"tool_calls":{"id":"f_1","type":"function","function":{"name":"f","arguments":""}}}}}"#;
     const STOP: &str = r#"{"type":"tool-call-end","index":0}"#;
@@ -218,25 +219,7 @@ mod tests {
     }
 
     fn read(events: &[&str]) -> Decoded {
-        let mut decoder = Decoder::new(Some(Dialect::Cohere), 4096);
-        for event in events {
-            decoder.event(event.as_bytes());
-        }
-        decoder.finish()
-    }
-
-    /// One call each line: id, name, arguments.
-    fn calls(decoded: &Decoded) -> Vec<String> {
-        let mut lines = Vec::new();
-        for call in &decoded.calls {
-            let text = std::str::from_utf8(&call.arguments).unwrap();
-            lines.push(format!(
-                "{} {} {text}",
-                call.id.as_deref().unwrap(),
-                call.name
-            ));
-        }
-        lines
+        testing::read(Some(Dialect::Cohere), events)
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! What a stream is, from its first event.
+//! What a stream is, by the first event that shows it.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;

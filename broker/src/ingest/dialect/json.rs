@@ -80,13 +80,20 @@ impl Deref for Arguments<'_> {
 
 impl<'de: 'a, 'a> Deserialize<'de> for Arguments<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let json = <&RawValue>::deserialize(deserializer)?.get();
-        if json.starts_with('"') {
-            return serde_json::from_str(json)
-                .map(Self)
-                .map_err(D::Error::custom);
+        let json = <&RawValue>::deserialize(deserializer)?;
+        let text = arguments(Some(json)).map_err(D::Error::custom)?;
+        Ok(Self(Text(text)))
+    }
+}
+
+/// The same of a field that was not looked into before; one that is not there is empty.
+pub(super) fn arguments(field: Option<&RawValue>) -> Result<Cow<'_, str>, serde_json::Error> {
+    match field.map(RawValue::get) {
+        Some(string) if string.starts_with('"') => {
+            serde_json::from_str(string).map(|Text(text)| text)
         }
-        Ok(Self(Text(Cow::Borrowed(json))))
+        Some(other) => Ok(Cow::Borrowed(other)),
+        None => Ok(Cow::Borrowed("")),
     }
 }
 

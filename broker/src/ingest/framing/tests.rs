@@ -1,3 +1,5 @@
+//! Texts of every framing, cut anywhere.
+
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
 

@@ -55,7 +55,7 @@ const OPENAI: Rules = Rules {
 /// `oneOf` for `anyOf`. References may have nothing beside them and may not go in circles.
 const GEMINI: Rules = Rules {
     references: References::None,
-    root: Keywords::AllBut(&["$schema"]),
+    root: Keywords::AllBut(&[]),
     nested: Keywords::AllBut(&[]),
     plain_names: false,
     few_words: true,

@@ -1,3 +1,5 @@
+//! What each format makes of a schema, and what it says of the changes.
+
 use serde_json::{Value, json};
 
 use super::*;
@@ -58,6 +60,35 @@ fn the_schema_is_always_one_of_an_object() {
     check(&ALL, &json!({"type": ["object", "null"]}), &any, &[]);
     let why = "/type: left out, since arguments are an object";
     check(&ALL, &json!({"type": "string"}), &any, &[why]);
+}
+
+#[test]
+fn what_permits_nothing_is_an_object_too() {
+    let any = json!({"type": "object", "properties": {}});
+    let why = "/: left open, though nothing is permitted here";
+    let openai = [Format::OpenAiChat, Format::OpenAiResponses, Format::Cohere];
+    check(&openai, &json!(false), &any, &[why]);
+    check(
+        &[Format::Bedrock, Format::Ollama],
+        &json!(false),
+        &any,
+        &[why],
+    );
+    let nothing = json!({"type": "object", "not": {}, "properties": {}});
+    let formats = [Format::Anthropic, Format::Gemini];
+    check(&formats, &json!(false), &nothing, &[]);
+    for format in openai {
+        let (part, _) = adapted(format, &json!({"allOf": [false]}));
+        assert_eq!(part, any, "{format:?}");
+    }
+}
+
+#[test]
+fn the_draft_of_a_schema_is_not_told() {
+    let draft = "http://json-schema.org/draft-07/schema#";
+    let schema = json!({"$schema": draft, "type": "object", "properties": {"a": {"$schema": draft, "type": "string"}}});
+    let wanted = json!({"type": "object", "properties": {"a": {"type": "string"}}});
+    check(&ALL, &schema, &wanted, &[]);
 }
 
 #[test]
@@ -258,7 +289,7 @@ fn references_cannot_make_a_schema_grow_without_end() {
     let schema = json!({"properties": {"x": {"$ref": "#/$defs/0"}}, "$defs": definitions});
     for format in [Format::Gemini, Format::Bedrock, Format::Ollama] {
         let (adapted_schema, changes) = adapted(format, &schema);
-        assert!(adapted_schema.to_string().len() < 1 << 20);
+        assert!(adapted_schema.to_string().len() < 1 << 17);
         assert_eq!(changes.len(), 65, "the rest is counted");
         assert!(
             changes[0].ends_with("the schema is too large"),

@@ -3,6 +3,7 @@
 //! The work is bounded: references that are written out may add so much and lead so deep, and what is beyond that is left
 //! open.
 
+use percent_encoding::percent_decode_str;
 use serde_json::Value;
 
 use crate::tool_format::json::{Json, Object};
@@ -11,8 +12,8 @@ use super::join;
 use super::notes::Notes;
 use super::rules::{References, Rules};
 
-/// What references that are written out may add, in about bytes: twice what a registered schema may have.
-const MOST_ADDED: usize = 512 * 1024;
+/// What references that are written out may add, in about bytes. A model reads all of it with every turn.
+const MOST_ADDED: usize = 64 * 1024;
 /// Schemas that may be around a reference that is written out. Each definition may be as deep as a parser takes and refer
 /// to a further one, and the way through them is recursion.
 const MOST_AROUND: usize = 48;
@@ -132,7 +133,7 @@ impl<'a> Walk<'a> {
                 }
                 _ => self.keywords(source, place),
             },
-            Json::Scalar(Value::Bool(false)) if self.rules.nested.permit("not") => {
+            Json::Scalar(Value::Bool(false)) if self.permits("not", place) => {
                 Object::from([("not".to_owned(), Json::anything())])
             }
             Json::Scalar(Value::Bool(false)) => {
@@ -227,6 +228,8 @@ impl<'a> Walk<'a> {
 
     fn is_wanted(&self, keyword: &str, place: Place) -> bool {
         match keyword {
+            // Of the draft that its author had gone by. What is said here goes by 2020-12.
+            "$schema" => false,
             "$defs" | "definitions" | "$dynamicRef" | "$recursiveRef"
                 if self.rules.references == References::None =>
             {
@@ -235,8 +238,14 @@ impl<'a> Walk<'a> {
             // Joined, or said in other words.
             "allOf" | "anyOf" | "oneOf" if place != Place::Nested => true,
             "allOf" | "oneOf" | "const" if place == Place::Nested && self.rules.few_words => true,
-            _ if place == Place::Nested => self.rules.nested.permit(keyword),
-            _ => self.rules.root.permit(keyword),
+            _ => self.permits(keyword, place),
+        }
+    }
+
+    fn permits(&self, keyword: &str, place: Place) -> bool {
+        match place {
+            Place::Root | Place::Branch => self.rules.root.permit(keyword),
+            Place::Nested => self.rules.nested.permit(keyword),
         }
     }
 
@@ -369,7 +378,8 @@ impl<'a> Walk<'a> {
 
 /// What a reference within the document refers to. Anchors are not looked for.
 fn resolve<'a>(document: &'a Json, reference: &str) -> Option<&'a Json> {
-    let pointer = percent_decoded(reference.strip_prefix('#')?)?;
+    let pointer = percent_decode_str(reference.strip_prefix('#')?);
+    let pointer = pointer.decode_utf8().ok()?;
     if pointer.is_empty() {
         return Some(document);
     }
@@ -383,19 +393,4 @@ fn resolve<'a>(document: &'a Json, reference: &str) -> Option<&'a Json> {
         };
     }
     Some(at)
-}
-
-fn percent_decoded(text: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let digits = [rest.next()?, rest.next()?];
-            let digits = std::str::from_utf8(&digits).ok()?;
-            bytes.push(u8::from_str_radix(digits, 16).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    String::from_utf8(bytes).ok()
 }

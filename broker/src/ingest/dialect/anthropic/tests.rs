@@ -1,4 +1,7 @@
-use crate::decode::{Decoded, Decoder, Dialect, Owner};
+//! Events of Anthropic Messages: inputs at both places, ends, and whose a call is.
+
+use crate::decode::{Decoded, Dialect, Owner};
+use crate::ingest::dialect::testing::{self, by_id as calls};
 
 const STOP: &str = r#"{"type":"message_stop"}"#;
 
@@ -23,21 +26,7 @@ fn reason(reason: &str) -> String {
 }
 
 fn read<S: AsRef<str>>(events: &[S]) -> Decoded {
-    let mut decoder = Decoder::new(Some(Dialect::Anthropic), 4096);
-    for event in events {
-        decoder.event(event.as_ref().as_bytes());
-    }
-    decoder.finish()
-}
-
-/// Id and arguments of each call.
-fn calls(decoded: &Decoded) -> Vec<(&str, &str)> {
-    let mut calls = Vec::new();
-    for call in &decoded.calls {
-        let arguments = std::str::from_utf8(&call.arguments).unwrap();
-        calls.push((call.id.as_deref().unwrap(), arguments));
-    }
-    calls
+    testing::read(Some(Dialect::Anthropic), events)
 }
 
 #[test]

@@ -1,7 +1,10 @@
+//! Events of `ConverseStream`, bare and in frames.
+
 use aws_smithy_eventstream::frame::write_message_to;
 use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
 
 use crate::decode::{Decoded, Decoder, Dialect, Owner};
+use crate::ingest::dialect::testing;
 
 const START: &str = r#"{"contentBlockStart":{"contentBlockIndex":1,"start":{"toolUse":{"toolUseId":"t1","name":"f"}},"p":"abc"}}"#;
 const STOP: &str = r#"{"contentBlockStop":{"contentBlockIndex":1}}"#;
@@ -9,11 +12,7 @@ const GOOD: &str = r#"{"messageStop":{"stopReason":"tool_use"}}"#;
 const CUT: &str = r#"{"messageStop":{"stopReason":"max_tokens"}}"#;
 
 fn decode(events: &[&str]) -> Decoded {
-    let mut decoder = Decoder::new(None, 1 << 16);
-    for event in events {
-        decoder.event(event.as_bytes());
-    }
-    decoder.finish()
+    testing::read(None, events)
 }
 
 fn delta(text: &str) -> String {

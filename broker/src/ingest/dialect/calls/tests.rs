@@ -1,3 +1,5 @@
+//! What limits a turn whatever its dialect, and what voids its blocks.
+
 use super::*;
 
 const LIMITS: Limits = Limits {

@@ -1,29 +1,17 @@
+//! Chunks of Gemini: whole calls, streamed ones, and ends.
+
 use super::*;
-use crate::decode::{Decoded, Decoder, Dialect, Owner};
+use crate::decode::{Decoded, Dialect, Owner};
+use crate::ingest::dialect::testing::{self, by_name as calls};
 use crate::ingest::dialect::{Limits, ProviderTurn, Turn};
 
 fn read(chunks: &[String]) -> Decoded {
-    let mut decoder = Decoder::new(Some(Dialect::Gemini), 1 << 16);
-    for chunk in chunks {
-        decoder.event(chunk.as_bytes());
-    }
-    decoder.finish()
+    testing::read(Some(Dialect::Gemini), chunks)
 }
 
 /// The turn itself, which the agent ends as it likes.
 fn turn(chunks: &[String], end: TurnEnd) -> Turn {
-    let limits = Limits {
-        event_bytes: 1 << 16,
-        arguments_bytes: 1 << 16,
-        calls: 100_000,
-    };
-    let mut turn = ProviderTurn::new(Some(Dialect::Gemini), Vec::new(), limits, 0);
-    let mut inputs = Vec::new();
-    for chunk in chunks {
-        turn.event(chunk.as_bytes(), &mut inputs);
-    }
-    turn.end(end, &mut inputs);
-    turn.into_turn()
+    testing::turn(Dialect::Gemini, chunks, end)
 }
 
 fn chunk(parts: &str) -> String {
@@ -40,14 +28,6 @@ fn last(parts: &str, reason: &str) -> String {
 
 fn stop() -> String {
     last(r#"{"text":""}"#, "STOP")
-}
-
-/// Each call as its name and the text of its arguments.
-fn calls(decoded: &Decoded) -> Vec<(&str, &str)> {
-    let calls = decoded.calls.iter();
-    calls
-        .map(|call| (&*call.name, std::str::from_utf8(&call.arguments).unwrap()))
-        .collect()
 }
 
 fn incomplete(decoded: &Decoded) -> Vec<&str> {

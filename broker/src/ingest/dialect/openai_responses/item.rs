@@ -162,19 +162,10 @@ impl Item<'_> {
 
     pub(super) fn arguments(&self, kind: Kind) -> Result<Cow<'_, str>, serde_json::Error> {
         if kind == Kind::Custom {
-            let input = serde_json::to_string(&*text_of(self.input)?)?;
+            let input = serde_json::to_string(&*json::arguments(self.input)?)?;
             return Ok(Cow::Owned(format!(r#"{{"input":{input}}}"#)));
         }
-        text_of(self.arguments)
-    }
-}
-
-/// The text of a string. Servers that take "arguments" at their word send an object: that is its own text.
-fn text_of(value: Option<&RawValue>) -> Result<Cow<'_, str>, serde_json::Error> {
-    match value.map(RawValue::get) {
-        Some(string) if string.starts_with('"') => serde_json::from_str(string).map(Cow::Owned),
-        Some(other) => Ok(Cow::Borrowed(other)),
-        None => Ok(Cow::Borrowed("")),
+        json::arguments(self.arguments)
     }
 }
 

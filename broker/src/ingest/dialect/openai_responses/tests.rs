@@ -1,32 +1,20 @@
+//! Events of Responses: items begun, done and repeated, and whose each is.
+
 use super::*;
-use crate::decode::{Decoded, Decoder, Dialect, Owner};
-use crate::ingest::dialect::{Limits, ProviderTurn, Turn};
+use crate::decode::{Decoded, Dialect, Owner};
+use crate::ingest::dialect::Turn;
+use crate::ingest::dialect::testing::{self, by_id as calls};
 
 const COMPLETED: &str =
     r#"{"type":"response.completed","response":{"status":"completed","output":[]}}"#;
 
 fn read(events: &[String]) -> Decoded {
-    let mut decoder = Decoder::new(Some(Dialect::OpenAiResponses), 1 << 20);
-    for event in events {
-        decoder.event(event.as_bytes());
-    }
-    decoder.finish()
+    testing::read(Some(Dialect::OpenAiResponses), events)
 }
 
 /// The turn itself, which the agent ends as complete.
 fn turn(events: &[String]) -> Turn {
-    let limits = Limits {
-        event_bytes: 1 << 20,
-        arguments_bytes: 1 << 20,
-        calls: 100_000,
-    };
-    let mut turn = ProviderTurn::new(Some(Dialect::OpenAiResponses), Vec::new(), limits, 0);
-    let mut inputs = Vec::new();
-    for event in events {
-        turn.event(event.as_bytes(), &mut inputs);
-    }
-    turn.end(TurnEnd::Complete, &mut inputs);
-    turn.into_turn()
+    testing::turn(Dialect::OpenAiResponses, events, TurnEnd::Complete)
 }
 
 fn added(index: u64, item: &str) -> String {
@@ -58,17 +46,6 @@ fn whole(call_id: &str, arguments: &str) -> String {
 
 fn begun(call_id: &str) -> String {
     function(call_id, "add", "", "in_progress")
-}
-
-/// Each call as its id and the text of its arguments.
-fn calls(decoded: &Decoded) -> Vec<(&str, &str)> {
-    let calls = decoded.calls.iter();
-    calls
-        .map(|call| {
-            let text = std::str::from_utf8(&call.arguments).unwrap();
-            (call.id.as_deref().unwrap_or("-"), text)
-        })
-        .collect()
 }
 
 fn incomplete(decoded: &Decoded) -> Vec<&str> {

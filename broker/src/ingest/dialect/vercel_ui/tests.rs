@@ -1,3 +1,5 @@
+//! Parts of a UI message stream.
+
 use crate::decode::{Decoded, Decoder, Dialect, Owner};
 
 const BEGIN: &str = r#"{"type":"start"}"#;

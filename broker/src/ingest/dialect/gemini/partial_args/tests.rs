@@ -1,3 +1,5 @@
+//! Arguments gathered from values and their paths.
+
 use super::*;
 
 const MOST: usize = 1 << 16;
