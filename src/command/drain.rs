@@ -147,7 +147,12 @@ impl Drain {
                 return Ok(Some(last));
             }
             status.show(&draining(&last));
-            sleep(if missed { Self::FIRST_PAUSE } else { pause.min(left) }).await;
+            sleep(if missed {
+                Self::FIRST_PAUSE
+            } else {
+                pause.min(left)
+            })
+            .await;
             pause = (pause * 2).min(Self::LONGEST_PAUSE);
         }
     }
