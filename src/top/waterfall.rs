@@ -70,13 +70,19 @@ pub(super) fn lines(
 
 fn heading(batch: &BatchStatus, here: bool, width: usize) -> Line<'static> {
     let id = one_line(&batch.batch_id);
-    let mut facts = vec![counts(batch)];
-    if !batch.delivering {
-        facts.insert(0, format!("turn {}", turn(batch)));
-        facts.insert(0, format!("{} left", lasted(batch.time_left)));
-        facts.insert(0, format!("open {}", lasted(batch.open_for)));
-        facts.push(format!("agent silent {}", lasted(batch.agent_silent_for)));
-    }
+    let counts = counts(batch);
+    // What matters most comes first: there may not be room for all of it.
+    let facts = if batch.delivering {
+        vec![counts]
+    } else {
+        vec![
+            format!("open {}", lasted(batch.open_for)),
+            counts,
+            format!("turn {}", turn(batch)),
+            format!("{} left", lasted(batch.time_left)),
+            format!("agent silent {}", lasted(batch.agent_silent_for)),
+        ]
+    };
     let facts = facts.join(", ");
     let facts = cut(&facts, width.saturating_sub(width_of(&id) + 2));
     let id = if here {
