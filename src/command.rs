@@ -1,12 +1,18 @@
 //! The commands, a file each.
 
+mod admin;
+mod batches;
 mod broker;
 mod call;
 mod demo;
+mod drain;
 mod replay;
 mod tools;
+mod top;
 mod wait;
+mod why;
 mod worker;
+mod workers;
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -15,6 +21,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
 use toolpool_client::{Client, ConnectOptions, Error};
+
+pub(crate) use self::admin::Admin;
 
 /// What `toolpool` can do.
 #[derive(Subcommand)]
@@ -25,6 +33,11 @@ pub(crate) enum Command {
     Tools(tools::Tools),
     Replay(replay::Replay),
     Demo(demo::Demo),
+    Workers(workers::Workers),
+    Batches(batches::Batches),
+    Why(why::Why),
+    Top(top::Top),
+    Drain(drain::Drain),
 }
 
 impl Command {
@@ -41,6 +54,11 @@ impl Command {
             Self::Tools(tools) => on_one_thread(tools.run()),
             Self::Replay(replay) => on_one_thread(replay.run()),
             Self::Demo(demo) => on_one_thread(demo.run()),
+            Self::Workers(workers) => on_one_thread(workers.run()),
+            Self::Batches(batches) => on_one_thread(batches.run()),
+            Self::Why(why) => on_one_thread(why.run()),
+            Self::Top(top) => on_one_thread(top.run()),
+            Self::Drain(drain) => on_one_thread(drain.run()),
         }
     }
 }

@@ -5,6 +5,7 @@ mod logging;
 mod output;
 mod signals;
 mod telemetry;
+mod top;
 mod turn;
 
 use std::io;

@@ -1,6 +1,7 @@
 //! Everything that goes to stdout and to the status line: for people tables and waterfalls, for machines JSON.
 
 pub(crate) mod json;
+pub(crate) mod operator;
 mod paint;
 mod pretty;
 mod report;
@@ -8,7 +9,7 @@ mod status;
 mod table;
 mod time;
 mod turn;
-mod waterfall;
+pub(crate) mod waterfall;
 
 use std::io::{self, IsTerminal, Write};
 
@@ -17,7 +18,7 @@ use toolpool_client::FinishedBatch;
 pub(crate) use self::paint::Paint;
 pub(crate) use self::status::StatusLine;
 pub(crate) use self::table::{Table, cut, one_line, width_of};
-pub(crate) use self::time::{human, stamp};
+pub(crate) use self::time::{compact, human, stamp};
 
 /// Says on stderr what one should know, whatever goes to stdout.
 pub(crate) fn note(text: &str) {

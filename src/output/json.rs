@@ -1,4 +1,6 @@
-//! The finished batch and the catalogue for machines.
+//! The finished batch and the catalogue for machines; below it, what operators ask for.
+
+pub(crate) mod operator;
 
 use std::time::Duration;
 
@@ -40,17 +42,18 @@ pub(crate) fn batch(batch: &FinishedBatch) -> Value {
 
 /// The catalogue.
 pub(crate) fn tools(tools: &[Tool]) -> Value {
-    let tool = |tool: &Tool| {
-        json!({
-            "name": tool.name,
-            "description": tool.description,
-            "input_schema": parsed(&tool.input_schema),
-            "policy": policy(&tool.policy),
-            "registered_policy": policy(&tool.registered_policy),
-            "workers": tool.workers,
-        })
-    };
-    Value::Array(tools.iter().map(tool).collect())
+    tools.iter().map(tool).collect()
+}
+
+fn tool(tool: &Tool) -> Value {
+    json!({
+        "name": tool.name,
+        "description": tool.description,
+        "input_schema": parsed(&tool.input_schema),
+        "policy": policy(&tool.policy),
+        "registered_policy": policy(&tool.registered_policy),
+        "workers": tool.workers,
+    })
 }
 
 /// The code's name in the protocol, without the prefix that all have: `TOOL_FAILED`.

@@ -1,9 +1,9 @@
-//! The chart of a finished batch: a bar for each call, over the batch's time.
+//! The chart of a batch: a bar for each call, over the batch's time.
 
 use std::ops::Range;
 use std::time::Duration;
 
-use toolpool_client::{CallResult, FinishedBatch, TimeLedger};
+use toolpool_client::{FinishedBatch, TimeLedger};
 
 use super::{Paint, cut, human, one_line, width_of};
 
@@ -16,7 +16,7 @@ const LEAST_ID: usize = 6;
 
 /// What a call was doing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Phase {
+pub(crate) enum Phase {
     Streaming,
     Held,
     Waiting,
@@ -26,7 +26,7 @@ enum Phase {
 }
 
 impl Phase {
-    const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 5] = [
         Self::Streaming,
         Self::Held,
         Self::Waiting,
@@ -34,7 +34,8 @@ impl Phase {
         Self::Running,
     ];
 
-    fn mark(self) -> &'static str {
+    /// What its stretch of a bar is drawn with.
+    pub(crate) fn mark(self) -> &'static str {
         match self {
             Self::Streaming => "░",
             Self::Held => "·",
@@ -44,7 +45,7 @@ impl Phase {
         }
     }
 
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Streaming => "the model writes it",
             Self::Held => "held for the seal",
@@ -57,13 +58,12 @@ impl Phase {
 
 /// The lines of the chart in a terminal of `width` columns.
 pub(super) fn lines(batch: &FinishedBatch, width: usize, paint: Paint) -> Vec<String> {
-    let name = |result: &CallResult| name(result, LONGEST_NAME.max(width / 4));
-    let longest = batch
-        .results()
-        .iter()
-        .map(|result| width_of(&name(result)))
-        .max();
-    let label = longest.unwrap_or(0);
+    let longest = LONGEST_NAME.max(width / 4);
+    let results = batch.results().iter();
+    let names: Vec<_> = results
+        .map(|result| call_name(&result.id, &result.tool, longest))
+        .collect();
+    let label = names.iter().map(|name| width_of(name)).max().unwrap_or(0);
     // The rest of the line: two spaces, a mark, a space, two bars at the edges, a space, the time.
     let columns = width.saturating_sub(label + 17).clamp(BAR.start, BAR.end);
     let whole = batch.summary.elapsed;
@@ -76,7 +76,7 @@ pub(super) fn lines(batch: &FinishedBatch, width: usize, paint: Paint) -> Vec<St
         .map(|phase| format!("{} {}", phase.mark(), phase.name()))
         .collect();
     let mut lines = vec![paint.dim(&format!("  {:label$}    {}", "", legend.join("   ")))];
-    for result in batch.results() {
+    for (result, name) in batch.results().iter().zip(&names) {
         let mark = match result.outcome {
             Ok(_) => paint.green("✓"),
             Err(_) => paint.red("✗"),
@@ -92,18 +92,15 @@ pub(super) fn lines(batch: &FinishedBatch, width: usize, paint: Paint) -> Vec<St
             .ledger
             .ran
             .map_or_else(|| "not run".to_owned(), human);
-        lines.push(format!(
-            "  {:label$} {mark} │{bar}│ {took:>8}",
-            name(result)
-        ));
+        lines.push(format!("  {name:label$} {mark} │{bar}│ {took:>8}"));
     }
     lines.push(paint.dim(&format!("  {:label$}    0{:>columns$}", "", human(whole))));
     lines
 }
 
 /// The call's id and tool in at most so many columns. Providers' long ids differ in their ends, so those are what is kept.
-fn name(result: &CallResult, longest: usize) -> String {
-    let (id, tool) = (one_line(&result.id), one_line(&result.tool));
+pub(crate) fn call_name(id: &str, tool: &str, longest: usize) -> String {
+    let (id, tool) = (one_line(id), one_line(tool));
     let room = longest.saturating_sub(width_of(&tool) + 1).max(LEAST_ID);
     let id = match width_of(&id).checked_sub(room) {
         Some(over @ 1..) => {
@@ -116,16 +113,12 @@ fn name(result: &CallResult, longest: usize) -> String {
 }
 
 fn bar(ledger: &TimeLedger, whole: Duration, columns: usize, paint: Paint, ok: bool) -> String {
-    let mut bar = vec![None; columns];
-    // Running comes last, and so is seen even where it shares its cell.
-    for (phase, from, to) in phases(ledger) {
-        bar[cells(from, to, whole, columns)].fill(Some(phase));
-    }
-    let stretches = bar.chunk_by(|one, next| one == next).map(|stretch| {
-        let Some(phase) = stretch[0] else {
-            return " ".repeat(stretch.len());
+    let stretches = stretches(ledger, whole, columns).into_iter();
+    let painted = stretches.map(|(phase, columns)| {
+        let Some(phase) = phase else {
+            return " ".repeat(columns);
         };
-        let marks = phase.mark().repeat(stretch.len());
+        let marks = phase.mark().repeat(columns);
         match phase {
             Phase::Streaming | Phase::Held => paint.dim(&marks),
             Phase::Waiting => paint.yellow(&marks),
@@ -133,7 +126,24 @@ fn bar(ledger: &TimeLedger, whole: Duration, columns: usize, paint: Paint, ok: b
             Phase::Early | Phase::Running => paint.red(&marks),
         }
     });
-    stretches.collect()
+    painted.collect()
+}
+
+/// What a bar of at least one column shows, from left to right: stretches of a phase, or of nothing, and their columns.
+pub(crate) fn stretches(
+    ledger: &TimeLedger,
+    whole: Duration,
+    columns: usize,
+) -> Vec<(Option<Phase>, usize)> {
+    let mut bar = vec![None; columns];
+    // Running comes last, and so is seen even where it shares its cell.
+    for (phase, from, to) in phases(ledger) {
+        bar[cells(from, to, whole, columns)].fill(Some(phase));
+    }
+    let stretches = bar.chunk_by(|one, next| one == next);
+    stretches
+        .map(|stretch| (stretch[0], stretch.len()))
+        .collect()
 }
 
 /// What the call was doing when, in order, with no overlap. Phases that it did not go through are left out.
@@ -192,18 +202,7 @@ mod tests {
 
     #[test]
     fn a_long_id_leaves_room_for_the_tool() {
-        let named = |id: &str, tool: &str| {
-            let result = CallResult {
-                id: id.to_owned(),
-                tool: tool.to_owned(),
-                position: 0,
-                outcome: Ok(toolpool_client::Output::default()),
-                ledger: TimeLedger::default(),
-                provider_id: None,
-                thought_signature: None,
-            };
-            name(&result, 24)
-        };
+        let named = |id, tool| call_name(id, tool, 24);
         assert_eq!(named("call_1", "calculate"), "call_1 calculate");
         assert_eq!(
             named("toolu_01NSvzUVvSLq", "stock_report"),

@@ -5,6 +5,7 @@
 #![expect(clippy::expect_used, reason = "tests may fail loudly")]
 
 pub(crate) mod collector;
+pub(crate) mod fake_admin;
 pub(crate) mod http;
 pub(crate) mod jaeger;
 pub(crate) mod workshop;
