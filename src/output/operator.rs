@@ -79,7 +79,8 @@ pub(crate) fn leases(leases: &[LeaseStatus]) -> Table {
             ("sent", Paint::yellow)
         };
         table.row([
-            lease.lease_id.to_string().into(),
+            // As in the log and on spans.
+            format!("{:016x}", lease.lease_id).into(),
             name(&lease.batch_id),
             name(&lease.call_id),
             name(&lease.tool),
