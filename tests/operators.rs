@@ -1,5 +1,11 @@
 //! What an operator sees of a real broker with two workers, and does to them.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "tests may fail loudly"
+)]
+
 mod support;
 
 use std::process::Output;

@@ -1,5 +1,7 @@
 //! `toolpool top` on a terminal of its own: what it draws, and how it leaves.
 
+#![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
+
 mod support;
 
 use std::fs::File;

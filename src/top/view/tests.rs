@@ -127,8 +127,8 @@ async fn a_long_list_is_seen_where_one_is() {
     };
     model.take(full, now);
     let shown = |model: &Model| -> Vec<String> {
-        let lines = screen(model, now, 80, 24).into_iter();
-        let names = lines.filter_map(|line| line.get(..7).map(str::to_owned));
+        let drawn = screen(model, now, 80, 24).into_iter();
+        let names = drawn.filter_map(|line| line.get(..7).map(str::to_owned));
         names.filter(|name| name.starts_with("tool_")).collect()
     };
     let first = shown(&model);
