@@ -23,6 +23,7 @@ use clap::{Args, Subcommand};
 use toolpool_client::{Client, ConnectOptions, Error};
 
 pub(crate) use self::admin::Admin;
+pub(crate) use self::workers::list as workers;
 
 /// What `toolpool` can do.
 #[derive(Subcommand)]

@@ -1,5 +1,7 @@
 //! The operator's page beside the code: its tables are complete, and nothing else is in them.
 
+#![expect(clippy::expect_used, reason = "tests may fail loudly")]
+
 mod support;
 
 use std::collections::BTreeSet;
@@ -73,8 +75,8 @@ fn every_alert_leads_to_what_is_to_be_done() {
     let alerts = fs::read_to_string(shipped("deploy/prometheus/alerts.yml"));
     let alerts = alerts.expect("the alerts are there");
     let page = page();
-    let named = |line: &'_ str| line.trim().strip_prefix("- alert: ").map(str::to_owned);
-    let names: Vec<_> = alerts.lines().filter_map(named).collect();
+    let alert = |line: &str| line.trim().strip_prefix("- alert: ").map(str::to_owned);
+    let names: Vec<_> = alerts.lines().filter_map(alert).collect();
     assert!(names.len() > 10, "{names:?}");
     for name in names {
         assert!(page.contains(&format!("`{name}`")), "{name}");

@@ -83,10 +83,12 @@ async fn a_batch_is_seen_with_what_each_of_its_calls_waits_for() {
         assert_eq!(row[..4], [id, "connected", "1/1", "1"], "{workers}");
         assert_eq!(row[row.len() - 3..], ["look,", "pay,", "put"], "{workers}");
     }
-    let both = pool.asked(&["workers"]);
-    let calls = [0, 1].map(|worker| both[worker]["leases"][0]["call_id"].as_str().unwrap());
+    let calls = ["w-1", "w-2"].map(|id| {
+        let worker = pool.asked(&["workers", id]);
+        worker[0]["leases"][0]["call_id"].clone()
+    });
     assert!(
-        calls.contains(&"call_1") && calls.contains(&"call_2"),
+        calls.contains(&"call_1".into()) && calls.contains(&"call_2".into()),
         "{calls:?}"
     );
 

@@ -2,12 +2,15 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader, Read};
+use std::process::Stdio;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rustix::process::Signal;
+use serde_json::Value;
 use tokio::time::Instant;
-use toolpool_client::BatchOptions;
+use toolpool_client::{BatchOptions, Client};
 
 use support::collector::{Collector, Kept, hex, variables};
 use support::workshop::Workshop;
@@ -224,4 +227,44 @@ async fn a_dead_collector_holds_nobody_up() {
     let began = Instant::now();
     assert_eq!(broker.process.exit_code().await, Some(0));
     assert!(began.elapsed() < Duration::from_secs(10));
+}
+
+/// A call that failed is found in the log by the ids that its agent and its trace have.
+#[tokio::test]
+async fn the_brokers_log_has_the_ids_of_what_it_is_about() {
+    let mut command = toolpool();
+    command.args(["broker", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+    command.args(["--log", "toolpool_broker=debug"]);
+    let command = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut broker = Process::start(command);
+    let mut stdout = BufReader::new(broker.take_stdout());
+    let mut line = String::new();
+    stdout.read_line(&mut line).unwrap();
+    let address = line.trim().strip_prefix("listening on ").unwrap();
+    let client = Client::connect(&format!("http://{address}")).await.unwrap();
+    let options = BatchOptions::default()
+        .traceparent(AGENT)
+        .batch_id("batch-1");
+    let mut batch = client.batch(options).await.unwrap();
+    batch.call("lost", "no_such_tool", "{}").await.unwrap();
+    assert!(!batch.finish().await.unwrap().all_succeeded());
+    let mut log = broker.take_stderr();
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code().await, Some(0));
+    let mut text = String::new();
+    log.read_to_string(&mut text).unwrap();
+    let lines = text.lines().map(serde_json::from_str::<Value>);
+    let mut failed = lines
+        .map(Result::unwrap)
+        .filter(|line| line["fields"]["message"] == "call failed");
+    let (line, None) = (failed.next().unwrap(), failed.next()) else {
+        panic!("it is said twice: {text}");
+    };
+    for (field, value) in [
+        ("batch.id", "batch-1"),
+        ("call.id", "lost"),
+        ("trace.id", TRACE),
+    ] {
+        assert_eq!(line["fields"][field], value, "{line}");
+    }
 }

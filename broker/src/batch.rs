@@ -524,7 +524,8 @@ impl Batch {
         entry.phase = Phase::Ended(result);
         self.unended -= 1;
         self.tell(position, Progress::Ended { error: code });
-        if code.is_some() && aborts && self.cut.is_none() {
+        // A block that is no call has not failed.
+        if code.is_some_and(|code| code != Code::Incomplete) && aborts && self.cut.is_none() {
             self.cut_all(
                 Cut::Aborted("a call failed whose tool ends the whole turn's calls when it fails"),
                 now,

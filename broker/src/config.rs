@@ -101,7 +101,7 @@ const fn ms(millis: u64) -> Duration {
 settings! {
     /// The address that agents and workers dial. Keep it on loopback or a private network: there is no authentication.
     listen: Address() = "127.0.0.1:7400", "an address and port, such as 127.0.0.1:7400; port 0 lets the system choose";
-    /// The address for probes, metrics and the log's filter, over plain HTTP. There is no authentication here either.
+    /// The address for operators: probes, metrics, the log's filter, what goes on; plain HTTP. There is no authentication here either.
     admin_listen: AddressOrOff() = "127.0.0.1:7401", "an address and port (port 0 lets the system choose), or off";
     /// Runtime threads; 1 keeps everything on one thread, which is the fastest up to the load that one core carries.
     threads: Count(1, 64) = "1", "1 to 64 threads";

@@ -308,6 +308,7 @@ impl Session {
             let call = lease.call();
             tracing::debug!(
                 worker.id = %self.worker, lease.id = %id, batch.id = %call.batch, call.id = %call.id,
+                trace.id = call.trace.as_ref().and_then(|trace| trace.id_to_tell()).map(tracing::field::display),
                 "outcome fenced off: its batch has ended the lease"
             );
         }

@@ -38,8 +38,11 @@ impl Operator {
     }
 
     async fn lane(&mut self, tool: &str) -> v1::LaneStatus {
-        let tool = tool.to_owned();
-        let lanes = soon(self.0.list_lanes(v1::ListLanesRequest { tool })).await;
+        let request = v1::ListLanesRequest {
+            tool: tool.to_owned(),
+            ..Default::default()
+        };
+        let lanes = soon(self.0.list_lanes(request)).await;
         let [lane] = <[_; 1]>::try_from(lanes.unwrap().into_inner().lanes).unwrap();
         lane
     }
@@ -464,4 +467,53 @@ async fn the_port_describes_the_service_and_still_answers_probes() {
         !names.contains(&"toolpool.v1.BrokerService".to_owned()),
         "{names:?}"
     );
+}
+
+/// Each worker and each lane is on one page, in order, however large they are.
+#[tokio::test]
+async fn lists_come_in_pages_that_every_client_takes() {
+    let (broker, admin) = Broker::start_with_admin(|_| ()).await;
+    let names = |worker: usize| (0..900).map(move |tool| format!("{worker}_{tool:0>120}"));
+    let mut workers = Vec::new();
+    for worker in 0..11 {
+        let mut register = register(&format!("w{worker:02}"), 1, [read_only("one")]);
+        register
+            .tools
+            .extend(names(worker).map(|name| read_only(&name)));
+        workers.push(broker.join(register).await.unwrap());
+    }
+    let mut operator = Operator::at(admin).await;
+    let (mut ids, mut pages) = (Vec::new(), 0);
+    let mut request = v1::ListWorkersRequest::default();
+    loop {
+        let page = soon(operator.0.list_workers(request.clone())).await;
+        let page = page.unwrap().into_inner();
+        ids.extend(page.workers.into_iter().map(|worker| worker.worker_id));
+        pages += 1;
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert!(
+        pages > 1 && ids.len() == 11 && ids.is_sorted(),
+        "{pages}: {ids:?}"
+    );
+    let (mut tools, mut pages) = (Vec::new(), 0);
+    let mut request = v1::ListLanesRequest::default();
+    loop {
+        let page = soon(operator.0.list_lanes(request.clone())).await;
+        let page = page.unwrap().into_inner();
+        let names = page
+            .lanes
+            .into_iter()
+            .map(|lane| lane.entry.unwrap().tool.unwrap().name);
+        tools.extend(names);
+        pages += 1;
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    assert!(pages > 1 && tools.len() == 11 * 900 + 1 && tools.is_sorted());
 }

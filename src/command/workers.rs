@@ -58,17 +58,22 @@ impl Workers {
 }
 
 /// All workers, or the one; none if it is not here.
-pub(super) async fn list(
+pub(crate) async fn list(
     admin: &mut Admin,
     worker: Option<&str>,
 ) -> Result<Vec<WorkerStatus>, tonic::Status> {
-    let request = v1::ListWorkersRequest {
+    let mut request = v1::ListWorkersRequest {
         worker_id: worker.unwrap_or_default().to_owned(),
+        page_token: String::new(),
     };
-    match admin.list_workers(request).await {
-        Ok(listed) => Ok(listed.into_inner().workers),
-        Err(status) if status.code() == tonic::Code::NotFound => Ok(Vec::new()),
-        Err(status) => Err(status),
+    let mut workers = Vec::new();
+    loop {
+        let page = admin.list_workers(request.clone()).await?.into_inner();
+        workers.extend(page.workers);
+        if page.next_page_token.is_empty() {
+            return Ok(workers);
+        }
+        request.page_token = page.next_page_token;
     }
 }
 

@@ -4,7 +4,7 @@ use tonic::Status;
 use toolpool_proto::v1;
 use v1::{BatchStatus, LaneStatus, ListBatchesRequest, ListBatchesResponse, WorkerStatus};
 
-use crate::command::Admin;
+use crate::command::{Admin, workers};
 
 /// The batches of a page with their calls, which is also the most that the broker gives.
 const PAGE: u32 = 20;
@@ -47,15 +47,28 @@ impl Look {
     pub(crate) async fn take(admin: &mut Admin) -> Result<Self, Status> {
         let (mut for_workers, mut for_lanes) = (admin.clone(), admin.clone());
         let (workers, lanes, batches) = tokio::try_join!(
-            for_workers.list_workers(v1::ListWorkersRequest::default()),
-            for_lanes.list_lanes(v1::ListLanesRequest::default()),
+            workers(&mut for_workers, None),
+            lanes(&mut for_lanes),
             batches(admin),
         )?;
         Ok(Self {
-            workers: workers.into_inner().workers,
-            lanes: lanes.into_inner().lanes,
+            workers,
+            lanes,
             batches,
         })
+    }
+}
+
+async fn lanes(admin: &mut Admin) -> Result<Vec<LaneStatus>, Status> {
+    let mut request = v1::ListLanesRequest::default();
+    let mut lanes = Vec::new();
+    loop {
+        let page = admin.list_lanes(request.clone()).await?.into_inner();
+        lanes.extend(page.lanes);
+        if page.next_page_token.is_empty() {
+            return Ok(lanes);
+        }
+        request.page_token = page.next_page_token;
     }
 }
 

@@ -155,7 +155,10 @@ impl AdminService for Service {
         let workers = state.workers.iter();
         let workers = workers.filter(|worker| wanted.is_empty() || worker.worker_id == wanted);
         let workers = workers.cloned().collect();
-        Ok(Response::new(ListWorkersResponse { workers }))
+        Ok(Response::new(ListWorkersResponse {
+            workers,
+            next_page_token: String::new(),
+        }))
     }
 
     async fn list_lanes(
@@ -163,7 +166,10 @@ impl AdminService for Service {
         _: Request<ListLanesRequest>,
     ) -> Result<Response<ListLanesResponse>, Status> {
         let lanes = self.state().lanes.clone();
-        Ok(Response::new(ListLanesResponse { lanes }))
+        Ok(Response::new(ListLanesResponse {
+            lanes,
+            next_page_token: String::new(),
+        }))
     }
 
     async fn list_batches(

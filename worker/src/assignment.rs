@@ -15,7 +15,8 @@ pub(crate) struct LeaseId(pub(crate) u64);
 
 impl fmt::Display for LeaseId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        // As the broker writes it.
+        write!(f, "{:016x}", self.0)
     }
 }
 
@@ -35,6 +36,11 @@ pub(crate) struct Assignment {
 }
 
 impl Assignment {
+    /// The id in its `traceparent`.
+    pub(crate) fn trace_id(&self) -> Option<&str> {
+        self.traceparent.as_deref()?.split('-').nth(1)
+    }
+
     /// `received`: when the message came, from which its timeout counts.
     pub(crate) fn from_proto(assignment: proto::Assignment, received: Instant) -> Self {
         let timeout = assignment

@@ -1,22 +1,23 @@
 //! The operator's side: asks batches, lanes and sessions how they are, and a session to take its worker out.
 //!
-//! Each owner of state answers for itself, in its own time; whoever does not answer within [`PATIENCE`] is busy with
+//! Lists come in pages, in an order that stays, after whose last key the next page goes on. Each owner of state answers for itself, in its own time; whoever does not answer within [`PATIENCE`] is busy with
 //! something else, and is said to be.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use prost::Message;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status};
 use toolpool_proto::v1;
 use toolpool_proto::v1::admin_service_server::AdminService;
 
-use super::convert;
+use super::{PACKET_BYTES, convert};
 use crate::batch::view::{BatchView, CallView, Look, PhaseName, Wanted};
 use crate::catalogue::{Catalogue, Tool};
-use crate::id::{BatchId, CallId};
+use crate::id::{BatchId, CallId, WorkerId};
 use crate::lane::lease::Notice;
 use crate::registry::{Batches, OpenBatch, Workers};
 use crate::session::{Visit, WorkerView};
@@ -27,7 +28,6 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const AT_ONCE: usize = 256;
 const PAGE: usize = 100;
 const MOST_PAGE: usize = 1_000;
-const MOST_PAGE_WITH_CALLS: usize = 20;
 const MOST_EXPLANATIONS: usize = 20;
 
 /// Where a request came from; the port says it.
@@ -44,6 +44,41 @@ pub(crate) struct Operators {
 
 /// A batch, and what it said of itself: nothing, if it is being delivered.
 type Seen = (BatchId, Option<BatchView>);
+
+/// Part of a list, as much as goes into one message.
+struct Page<T> {
+    items: Vec<T>,
+    bytes: usize,
+    most: usize,
+    /// The key of the last item.
+    last: String,
+}
+
+impl<T: Message> Page<T> {
+    fn of_at_most(most: usize) -> Self {
+        Self {
+            items: Vec::new(),
+            bytes: 0,
+            most,
+            last: String::new(),
+        }
+    }
+
+    fn is_full(&self) -> bool {
+        self.bytes >= PACKET_BYTES || self.items.len() >= self.most
+    }
+
+    fn add(&mut self, key: String, item: T) {
+        self.bytes += item.encoded_len();
+        self.items.push(item);
+        self.last = key;
+    }
+
+    /// The items, and where the next page begins if there are more.
+    fn end(self, more: bool) -> (Vec<T>, String) {
+        (self.items, if more { self.last } else { String::new() })
+    }
+}
 
 impl Operators {
     /// Asks the batches; those that have ended meanwhile are left out.
@@ -94,42 +129,77 @@ impl AdminService for Operators {
         &self,
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        let only = request.into_inner().worker_id;
-        let sessions: Vec<_> = if only.is_empty() {
-            let all = self.workers.sessions();
-            all.into_iter().map(|(_, session)| session).collect()
-        } else {
-            self.workers.session(&only).into_iter().collect()
-        };
-        let mut workers = Vec::with_capacity(sessions.len());
-        for sessions in sessions.chunks(AT_ONCE) {
+        let request = request.into_inner();
+        let only = request.worker_id;
+        if !only.is_empty() {
+            let asked = self.workers.session(&only);
+            let asked = asked.and_then(|session| ask(&session, Visit::Look).ok());
+            let mut workers = Vec::new();
+            if let Some(answer) = asked
+                && let Ok(Ok(view)) = timeout(PATIENCE, answer).await
+            {
+                workers.push(convert::worker_status(view));
+            }
+            return Ok(Response::new(v1::ListWorkersResponse {
+                workers,
+                next_page_token: String::new(),
+            }));
+        }
+        let mut sessions = self.workers.sessions();
+        let after = WorkerId::from(request.page_token);
+        sessions.retain(|(worker, _)| *worker > after);
+        let mut page = Page::of_at_most(MOST_PAGE);
+        let mut rest = sessions.len();
+        'page: for sessions in sessions.chunks(AT_ONCE) {
             let asked: Vec<_> = (sessions.iter())
-                .filter_map(|session| ask(session, Visit::Look).ok())
+                .map(|(worker, session)| (worker, ask(session, Visit::Look).ok()))
                 .collect();
             let until = Instant::now() + PATIENCE;
-            for answer in asked {
-                if let Ok(Ok(view)) = timeout_at(until, answer).await {
-                    workers.push(convert::worker_status(view));
+            for (worker, asked) in asked {
+                if page.is_full() {
+                    break 'page;
+                }
+                rest -= 1;
+                if let Some(answer) = asked
+                    && let Ok(Ok(mut view)) = timeout_at(until, answer).await
+                {
+                    view.leases.clear();
+                    page.add(worker.to_string(), convert::worker_status(view));
                 }
             }
         }
-        Ok(Response::new(v1::ListWorkersResponse { workers }))
+        let (workers, next_page_token) = page.end(rest > 0);
+        Ok(Response::new(v1::ListWorkersResponse {
+            workers,
+            next_page_token,
+        }))
     }
 
     async fn list_lanes(
         &self,
         request: Request<v1::ListLanesRequest>,
     ) -> Result<Response<v1::ListLanesResponse>, Status> {
-        let only = request.into_inner().tool;
+        let request = request.into_inner();
         let now = Instant::now();
-        let tools = if only.is_empty() {
+        let tools = if request.tool.is_empty() {
             self.catalogue.list()
         } else {
-            self.catalogue.find(&only).into_iter().collect()
+            self.catalogue.find(&request.tool).into_iter().collect()
         };
-        let lanes = tools.iter().map(|tool| Self::lane_status(tool, now));
+        let rest = tools.iter();
+        let mut rest = rest.skip_while(|tool| **tool.lane.tool() <= *request.page_token);
+        let mut page = Page::of_at_most(MOST_PAGE);
+        let mut next = rest.next();
+        while let Some(tool) = next
+            && !page.is_full()
+        {
+            page.add(tool.lane.tool().to_string(), Self::lane_status(tool, now));
+            next = rest.next();
+        }
+        let (lanes, next_page_token) = page.end(next.is_some());
         Ok(Response::new(v1::ListLanesResponse {
-            lanes: lanes.collect(),
+            lanes,
+            next_page_token,
         }))
     }
 
@@ -149,14 +219,14 @@ impl AdminService for Operators {
                 Status::invalid_argument("page_token is none that a next_page_token had")
             })?),
         };
-        let (most, wanted) = if with_calls {
-            (MOST_PAGE_WITH_CALLS, Wanted::Calls)
+        let wanted = if with_calls {
+            Wanted::Calls
         } else {
-            (MOST_PAGE, Wanted::Nothing)
+            Wanted::Nothing
         };
-        let page_size = match page_size {
+        let most = match page_size {
             0 => PAGE,
-            size => size as usize,
+            size => MOST_PAGE.min(size as usize),
         };
         let mut batches = if batch_id.is_empty() {
             self.batches.by_age()
@@ -164,17 +234,32 @@ impl AdminService for Operators {
             self.batches.find(&batch_id).into_iter().collect()
         };
         batches.retain(|(_, batch)| after.is_none_or(|after| batch.key.0 > after));
-        let more = batches.len() > page_size.min(most);
-        batches.truncate(page_size.min(most));
-        let last = batches.last().filter(|_| more);
-        let next_page_token = last.map_or_else(String::new, |(_, batch)| batch.key.0.to_string());
-        let status = |(id, view): Seen| match view {
-            Some(view) => convert::batch_status(view),
-            None => convert::batch_delivering(&id),
-        };
-        let seen = self.look_at(&batches, &wanted).await;
+        let mut page = Page::of_at_most(most);
+        let mut rest = batches.len();
+        // A few at a time: with their calls they may fill the page soon.
+        let at_once = if with_calls { 8 } else { AT_ONCE };
+        'page: for batches in batches.chunks(at_once) {
+            let seen = self.look_at(batches, &wanted).await;
+            let mut seen = seen.into_iter().peekable();
+            for (id, batch) in batches {
+                if page.is_full() {
+                    break 'page;
+                }
+                rest -= 1;
+                // It may have ended meanwhile.
+                let Some((id, view)) = seen.next_if(|(seen, _)| seen == id) else {
+                    continue;
+                };
+                let status = match view {
+                    Some(view) => convert::batch_status(view),
+                    None => convert::batch_delivering(&id),
+                };
+                page.add(batch.key.0.to_string(), status);
+            }
+        }
+        let (batches, next_page_token) = page.end(rest > 0);
         Ok(Response::new(v1::ListBatchesResponse {
-            batches: seen.into_iter().map(status).collect(),
+            batches,
             next_page_token,
             open: u32::try_from(self.batches.open()).unwrap_or(u32::MAX),
         }))

@@ -140,8 +140,8 @@ impl Trace {
     }
 
     /// Its id, if there is or may be something to be found under it.
-    pub(crate) fn id_to_tell(&self) -> Option<String> {
-        (self.recorded || self.is_agents).then(|| self.id.to_string())
+    pub(crate) fn id_to_tell(&self) -> Option<TraceId> {
+        (self.recorded || self.is_agents).then_some(self.id)
     }
 
     /// The agent's span.

@@ -8,7 +8,7 @@ use toolpool_proto::v1::{
 use super::look_up_and_send;
 use crate::support::agent::FakeAgent;
 use crate::support::batch::expect;
-use crate::support::provider::{answered_ids, chat, dropped, piped};
+use crate::support::provider::{answered_ids, anthropic, chat, dropped, piped};
 use crate::support::worker::{FakeWorker, attempts, error, once, read_only, tool};
 use crate::support::{Broker, seconds, settle, time, wire};
 
@@ -281,4 +281,49 @@ async fn an_agent_that_goes_away_calls_it_off_even_if_its_batch_is_to_be_finishe
         agent.cut();
         assert_eq!(worker.cancel_at_once().await, early.lease_id, "{action:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_no_call_in_the_end_aborts_nobody() {
+    for failed in [false, true] {
+        let broker = Broker::start();
+        let (mut worker, agent, early) = started(&broker, [vital(), read_only("look_up")]).await;
+        begin(&agent, 1, "call_sibling", "look_up").await;
+        let sibling = worker.assignment().await;
+        if failed {
+            worker
+                .fail(&early, error(ErrorCode::ToolFailed, "no"))
+                .await;
+            settle().await;
+        }
+        // More follows, so what was taken for the call was none.
+        agent.events(&[chat::delta(0, "x")]).await;
+        if !failed {
+            assert_eq!(worker.cancel_at_once().await, early.lease_id);
+        }
+        worker.expect_no_cancel().await;
+        worker.answer(&sibling, "found").await;
+        finish(&agent).await;
+        let batch = agent.finished().await.unwrap();
+        assert_eq!(batch.error("call_early").code(), ErrorCode::Incomplete);
+        assert_eq!(batch.succeeded(), ["call_sibling"]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_of_a_message_that_began_anew_aborts_nobody() {
+    let broker = Broker::start();
+    let tools = [vital(), read_only("look_up")];
+    let mut worker = broker.worker("w", 3, tools).await;
+    let agent = broker.agent_with(piped(Dialect::Anthropic)).await;
+    agent.events(&anthropic::call(0, "toolu_1", "vital")).await;
+    worker.assignment().await;
+    agent.events(&[anthropic::message_start()]).await;
+    let again = anthropic::call(0, "toolu_2", "look_up");
+    agent.events(&again).await;
+    agent.events(&anthropic::end("tool_use")).await;
+    worker.cancel_at_once().await;
+    worker.answer_next("found").await;
+    let batch = agent.finished().await.unwrap();
+    assert_eq!(batch.succeeded(), ["toolu_2"]);
 }

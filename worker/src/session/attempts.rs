@@ -17,7 +17,7 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, info_span, warn};
+use tracing::{Instrument, Span, info_span, warn};
 
 use super::state::Ending;
 use crate::{
@@ -47,6 +47,7 @@ pub(super) struct Attempts {
 struct Attempt {
     cancel: CancellationToken,
     task: AbortHandle,
+    span: Span,
 }
 
 impl Attempts {
@@ -79,6 +80,7 @@ impl Attempts {
             batch.id = assignment.batch_id,
             call.id = assignment.call_id,
             lease.id = %lease,
+            trace.id = assignment.trace_id(),
             attempt = assignment.attempt,
         );
         let cancel = CancellationToken::new();
@@ -98,9 +100,11 @@ impl Attempts {
             };
             (lease, ending)
         };
-        let task = self.tasks.spawn_on(attempt.instrument(span), &self.tools);
+        let task = self
+            .tasks
+            .spawn_on(attempt.instrument(span.clone()), &self.tools);
         self.leases.insert(task.id(), lease);
-        self.running.insert(lease, Attempt { cancel, task });
+        self.running.insert(lease, Attempt { cancel, task, span });
     }
 
     /// Tells an attempt to end; if it has not in time, [`drop_overdue`](Self::drop_overdue) drops it.
@@ -122,7 +126,8 @@ impl Attempts {
         let now = Instant::now();
         while let Some((_, lease)) = self.overdue.pop_front_if(|(moment, _)| *moment <= now) {
             if let Some(attempt) = self.running.get(&lease) {
-                warn!(lease.id = %lease, grace = ?self.cancel_grace, "a cancelled tool goes on, dropping it");
+                let grace = self.cancel_grace;
+                (attempt.span).in_scope(|| warn!(?grace, "a cancelled tool goes on, dropping it"));
                 attempt.task.abort();
             }
         }

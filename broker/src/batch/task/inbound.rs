@@ -213,8 +213,9 @@ impl Task {
                 Invalid::Undecided(why) => {
                     let incident = format!("{}/{position}", self.id);
                     let call = self.batch.id_of(position).map(tracing::field::display);
+                    let trace = self.trace.as_ref().and_then(|trace| trace.id_to_tell());
                     tracing::error!(
-                        batch.id = %self.id, call.id = call, tool = name, incident, why,
+                        batch.id = %self.id, trace.id = trace.map(tracing::field::display), call.id = call, tool = name, incident, why,
                         "arguments could not be checked"
                     );
                     CallError::internal(&incident, Effect::NotStarted)

@@ -56,8 +56,10 @@ impl Task {
         // Nobody is to wait for an answer from here any more.
         drop(inbox);
         let report = batch.into_report(Instant::now());
+        let trace_id = trace.as_ref().and_then(|trace| trace.id_to_tell());
+        let logged = trace_id.as_ref().map(tracing::field::display);
         tracing::debug!(
-            batch.id = %id, calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
+            batch.id = %id, trace.id = logged.as_ref(), calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
             "batch finished"
         );
         for call in &report.calls {
@@ -65,13 +67,15 @@ impl Task {
             if let Err(error) = &call.result {
                 let worker = call.ledger.worker.as_ref().map(tracing::field::display);
                 tracing::debug!(
-                    batch.id = %id, call.id = %call.id, worker.id = worker, tool = call.tool, code = ?error.code,
-                    attempts = call.ledger.attempts, ran = ?call.ledger.ran, "call failed"
+                    batch.id = %id, trace.id = logged.as_ref(), call.id = %call.id, worker.id = worker, tool = call.tool,
+                    code = ?error.code, attempts = call.ledger.attempts, ran = ?call.ledger.ran, "call failed"
                 );
             }
         }
         if let End::Refused(status) = &end {
-            tracing::info!(batch.id = %id, code = ?status.code(), reason = status.message(), "batch refused");
+            tracing::info!(
+                batch.id = %id, trace.id = logged.as_ref(), code = ?status.code(), reason = status.message(), "batch refused"
+            );
         }
         metrics.batch_ended(end.kind(), report.elapsed);
         for call in &report.calls {
@@ -111,7 +115,7 @@ impl Task {
                     metrics.provider_turn(turn);
                 }
                 packets(
-                    (&id, trace.and_then(|trace| trace.id_to_tell())),
+                    (&id, trace_id.map(|id| id.to_string())),
                     accepted_at,
                     report,
                     told,
@@ -125,7 +129,10 @@ impl Task {
                 Ok(Err(_)) => return,
                 Err(_) => {
                     metrics.undelivered();
-                    tracing::warn!(batch.id = %id, "the agent does not read its finished batch; given up");
+                    tracing::warn!(
+                        batch.id = %id, trace.id = logged.as_ref(),
+                        "the agent does not read its finished batch; given up"
+                    );
                     return;
                 }
             }

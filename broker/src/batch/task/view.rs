@@ -11,7 +11,8 @@ impl Task {
     pub(super) fn look(&self, look: Look, now: Instant) {
         let mut view = self.batch.view(&self.id, &look.wanted, now);
         view.silent_for = now - self.heard;
-        view.trace_id = self.trace.as_ref().and_then(|trace| trace.id_to_tell());
+        let trace = self.trace.as_ref().and_then(|trace| trace.id_to_tell());
+        view.trace_id = trace.map(|id| id.to_string());
         for call in &mut view.calls {
             self.add_waits(call, now);
             if matches!(look.wanted, Wanted::Call(_)) {
