@@ -120,7 +120,7 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        let _ = self.terminal.show_cursor();
+        // The cursor comes back when the terminal itself is dropped.
         let _ = ratatui::try_restore();
     }
 }

@@ -213,7 +213,7 @@ async fn another_process_under_the_same_id_is_another_worker() {
         workers: vec![worker("w-1")],
         ..State::default()
     });
-    let mut command = admin.command(&["drain", "w-1", "--wait"]);
+    let mut command = admin.command(&["drain", "w-1", "--wait=20s"]);
     let waits = tokio::task::spawn_blocking(move || command.output());
     support::eventually("it is asked to drain", async || {
         admin.state().workers[0].state() == WorkerState::Draining

@@ -1,5 +1,7 @@
 //! `toolpool top` on a terminal of its own: what it draws, and how it leaves.
 
+#![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
+
 mod support;
 
 use std::fs::File;
@@ -19,7 +21,7 @@ const ENTER: &str = "\x1b[?1049h";
 const LEAVE: &str = "\x1b[?1049l";
 const SHOW_CURSOR: &str = "\x1b[?25h";
 
-/// A terminal of 80 columns and 24 lines, and everything that was written on it.
+/// A terminal so wide that nothing on it is written over something else, and everything that was written on it.
 struct Terminal {
     keyboard: File,
     screen: Arc<Mutex<Vec<u8>>>,
@@ -35,7 +37,7 @@ impl Terminal {
         unlockpt(&ours).unwrap();
         let size = Winsize {
             ws_row: 24,
-            ws_col: 80,
+            ws_col: 160,
             ws_xpixel: 0,
             ws_ypixel: 0,
         };

@@ -27,7 +27,7 @@ pub(crate) struct Drain {
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Wait until the worker is gone, at most so long [default: 5min]
+    /// Wait until the worker is gone, at most so long, or 5min if no TIME is given
     #[arg(
         long,
         value_name = "TIME",

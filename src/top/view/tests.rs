@@ -117,6 +117,31 @@ async fn the_pane_that_one_is_in_has_the_room_and_the_batch_its_calls() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_long_list_is_seen_where_one_is() {
+    let now = Instant::now();
+    let mut model = Model::new(String::new(), Duration::from_secs(1), now);
+    let lanes = (10..50).map(|number| lane(&format!("tool_{number}"), 0, 0));
+    let full = Look {
+        lanes: lanes.collect(),
+        ..look(0)
+    };
+    model.take(full, now);
+    let shown = |model: &Model| -> Vec<String> {
+        let drawn = screen(model, now, 80, 24).into_iter();
+        let names = drawn.filter_map(|line| line.get(..7).map(str::to_owned));
+        names.filter(|name| name.starts_with("tool_")).collect()
+    };
+    let first = shown(&model);
+    assert_eq!((first.len(), &*first[0]), (9, "tool_10"));
+    model.act(Action::Rows(isize::MAX), now);
+    let last = shown(&model);
+    assert_eq!((last.len(), &*last[8]), (9, "tool_49"));
+    model.act(Action::PreviousPane, now);
+    let in_short = shown(&model);
+    assert_eq!((in_short.len(), &*in_short[2]), (3, "tool_49"));
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_empty_broker_has_a_screen_too() {
     let now = Instant::now();
     let mut model = Model::new(
