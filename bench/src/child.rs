@@ -1,9 +1,10 @@
-//! A child process: this program again, in another role.
+//! A child process: this program again in another role, or another program in one.
 
 use std::process::Stdio;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::time::timeout;
@@ -25,9 +26,12 @@ impl Child {
         args: impl IntoIterator<Item = String>,
     ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("cannot find this program's own file")?;
-        let mut process = Command::new(program)
-            .arg(role)
-            .args(args)
+        Self::start(role, Command::new(program).arg(role).args(args))
+    }
+
+    /// Another program in a role; it has to end when its stdin does.
+    pub(crate) fn start(role: &'static str, command: &mut Command) -> anyhow::Result<Self> {
+        let mut process = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
@@ -78,6 +82,20 @@ impl Child {
             None => Ok(()),
             Some(status) => bail!("the {} ended early with {status}", self.role),
         }
+    }
+
+    /// Asks it to go, and waits until it has.
+    pub(crate) async fn terminate(mut self) -> anyhow::Result<()> {
+        let pid = Pid::from_raw(self.pid()?.try_into()?).context("0 is no process")?;
+        kill_process(pid, Signal::TERM)?;
+        let status = timeout(PATIENCE, self.process.wait()).await;
+        let status = status.with_context(|| format!("the {} does not go", self.role))??;
+        ensure!(
+            status.success(),
+            "the {} ended with {status} when it was asked to go",
+            self.role
+        );
+        Ok(())
     }
 
     /// Ends it and waits until it is gone, so that the next measurement is not disturbed.

@@ -2,7 +2,7 @@
 //!
 //! Everything that is measured runs in a process of its own: this binary starts itself again as agent, worker,
 //! broker or relay (`role`), and measures them from outside (`measure`). A mode (`compare`, `threads`, `flat`,
-//! `soak`, `decoders`, `early`) decides which of them run together, under which load, and what is said about it (`report`).
+//! `soak`, `decoders`, `early`, `tracing`) decides which of them run together, under which load, and what is said about it (`report`).
 
 mod child;
 mod compare;
@@ -17,6 +17,7 @@ mod role;
 mod soak;
 mod stats;
 mod threads;
+mod tracing;
 
 use clap::{Parser, Subcommand};
 
@@ -44,6 +45,8 @@ enum Mode {
     Soak(soak::Args),
     /// Measures how fast providers' streams are read.
     Decoders(decoders::Args),
+    /// Shows what traces cost: none, a tenth, all, and with a collector that is gone.
+    Tracing(tracing::Args),
     /// Shows what it is worth to start calls while the model still writes the turn.
     Early(early::Args),
     #[command(flatten)]
@@ -67,6 +70,7 @@ fn main() -> anyhow::Result<()> {
             Some(Mode::Soak(args)) => soak::run(&args).await,
             Some(Mode::Decoders(args)) => decoders::run(&args),
             Some(Mode::Early(args)) => early::run(&args).await,
+            Some(Mode::Tracing(args)) => tracing::run(&args).await,
             Some(Mode::Role(_)) => Ok(()),
         }
     })

@@ -58,11 +58,16 @@ impl Stand {
         }
         let mut server = Child::spawn(server.role(), args)?;
         let address = server.line("listening").await?;
-        Ok(Self {
+        Ok(Self::of(server, address))
+    }
+
+    /// A server that listens there already.
+    pub(crate) fn of(server: Child, address: String) -> Self {
+        Self {
             server,
             address,
             workers: Vec::new(),
-        })
+        }
     }
 
     /// Adds workers of the measured tool, which answer at once.
@@ -126,6 +131,14 @@ impl Stand {
             cpu_seconds_per_100k_calls: cpu.as_secs_f64() / calls * 1e5,
             peak_memory_mib: mebibytes(procfs::peak_memory(self.server.pid()?)?),
         })
+    }
+
+    /// Lets the server go by itself, which writes down what it has measured of itself.
+    pub(crate) async fn drain(self) -> anyhow::Result<()> {
+        for worker in self.workers {
+            worker.end().await?;
+        }
+        self.server.terminate().await
     }
 
     pub(crate) async fn end(self) -> anyhow::Result<()> {

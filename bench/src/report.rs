@@ -10,6 +10,7 @@ use crate::flat::{Row, Worst};
 use crate::measure::Reading;
 use crate::pairs::Cell;
 use crate::soak::Soak;
+use crate::tracing::Cost;
 
 pub(crate) fn line(line: &str) -> anyhow::Result<()> {
     Ok(writeln!(io::stdout().lock(), "{line}")?)
@@ -159,4 +160,47 @@ pub(crate) fn early(early: &Early) -> anyhow::Result<()> {
         at_end - piped,
         hidden * 100.0
     ))
+}
+
+pub(crate) fn tracing(costs: &[Cost]) -> anyhow::Result<()> {
+    line(&format!(
+        "{:<7}{:>10} {:>6} {:>11} {:>6} {:>13} {:>6}  {:>9} {:>9} {:>9} {:>11}",
+        "traces",
+        "calls/s",
+        "ratio",
+        "CPU s/100k",
+        "ratio",
+        "instr. a call",
+        "ratio",
+        "MiB begin",
+        "MiB end",
+        "MiB peak",
+        "spans/call"
+    ))?;
+    let off = costs.first().and_then(|off| off.instructions_per_call);
+    for cost in costs {
+        let instructions = cost.instructions_per_call.unwrap_or_default();
+        let memory = cost.soak.as_ref().map_or([0.0; 3], |soak| {
+            [
+                soak.first_quarter_mib,
+                soak.last_quarter_mib,
+                soak.reading.peak_memory_mib,
+            ]
+        });
+        line(&format!(
+            "{:<7}{:>10.0} {:>6.3} {:>11.3} {:>6.3} {:>13.0} {:>6.3}  {:>9.1} {:>9.1} {:>9.1} {:>11.2}",
+            cost.tracing.name(),
+            cost.reading.calls_per_second,
+            cost.ratio.calls_per_second,
+            cost.reading.cpu_seconds_per_100k_calls,
+            cost.ratio.cpu_seconds_per_100k_calls,
+            instructions,
+            instructions / off.unwrap_or(1.0),
+            memory[0],
+            memory[1],
+            memory[2],
+            cost.spans_per_call.unwrap_or_default(),
+        ))?;
+    }
+    Ok(())
 }

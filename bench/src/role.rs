@@ -7,6 +7,7 @@ mod hoard;
 mod mailbox;
 mod player;
 pub(crate) mod relay;
+mod sink;
 #[cfg(test)]
 mod tests;
 pub(crate) mod worker;
@@ -43,6 +44,9 @@ pub(crate) enum Role {
     /// An agent whose calls never end.
     #[command(hide = true)]
     Hoard(hoard::Args),
+    /// A collector of traces that counts them and throws them away.
+    #[command(hide = true)]
+    Sink,
 }
 
 impl Role {
@@ -57,6 +61,7 @@ impl Role {
             Self::Crowd(args) => runtime(1)?.block_on(crowd::run(args)),
             Self::Player(args) => runtime(1)?.block_on(player::run(args)),
             Self::Hoard(args) => runtime(1)?.block_on(hoard::run(args)),
+            Self::Sink => runtime(1)?.block_on(sink::run()),
         }
     }
 }

@@ -52,7 +52,17 @@ pub(crate) struct Soak {
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
-    let mut stand = Stand::start(args.server, args.threads, &[]).await?;
+    let stand = Stand::start(args.server, args.threads, &[]).await?;
+    let soak = watch(args, stand).await?;
+    if args.json {
+        report::json(&soak)
+    } else {
+        report::soak(&soak)
+    }
+}
+
+/// Runs the calls on a server that has no workers yet, and ends it.
+pub(crate) async fn watch(args: &Args, mut stand: Stand) -> anyhow::Result<Soak> {
     stand.add_workers(args.workers.into()).await?;
     let load = Load {
         tool: TOOL.into(),
@@ -79,12 +89,21 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let reading = stand.reading(&tally, cpu)?;
     agent.end().await?;
     stand.end().await?;
+    Ok(Soak::new(args, reading, samples))
+}
 
-    let soak = Soak::new(args, reading, samples);
-    if args.json {
-        report::json(&soak)
-    } else {
-        report::soak(&soak)
+impl Args {
+    /// So many calls of the broker's.
+    pub(crate) fn of_broker(calls: u64, batch: u32, open: u32, workers: u16) -> Self {
+        Self {
+            calls,
+            batch,
+            open,
+            workers,
+            threads: 1,
+            server: Server::Broker,
+            json: false,
+        }
     }
 }
 
