@@ -84,7 +84,7 @@ pub(crate) fn lane(lane: &LaneStatus) -> Value {
 
 fn lease(lease: &LeaseStatus) -> Value {
     present([
-        ("lease_id", Some(lease.lease_id.into())),
+        ("lease_id", Some(lease_id(lease.lease_id))),
         ("batch_id", Some(lease.batch_id.clone().into())),
         ("call_id", Some(lease.call_id.clone().into())),
         ("tool", Some(lease.tool.clone().into())),
@@ -132,7 +132,7 @@ fn call(call: &CallStatus) -> Value {
         ),
         ("ledger", call.ledger.as_ref().map(ledger)),
         ("time_left_ms", span(call.time_left)),
-        ("lease_id", call.lease_id.map(Value::from)),
+        ("lease_id", call.lease_id.map(lease_id)),
         ("error", call.error.map(|_| code_name(call.error()).into())),
     ])
     .into()
@@ -161,4 +161,9 @@ fn ledger(ledger: &v1::TimeLedger) -> Value {
 
 fn span(of: Option<prost_types::Duration>) -> Option<Value> {
     time(of).map(millis)
+}
+
+/// As in the log and on spans.
+fn lease_id(id: u64) -> Value {
+    format!("{id:016x}").into()
 }

@@ -42,10 +42,10 @@ fn leases_say_what_a_worker_has() {
     assert_eq!(
         lines(&leases(&of)),
         [
-            "LEASE  BATCH  CALL    TOOL    ATTEMPT  TIME LEFT  STATE",
-            "7      b-1    call_1  search  2        28s        started",
-            "7      b-1    call_1  search  2        0ms        fenced: over for its batch, the slot is still in use",
-            "7      b-1    call_1  search  2        28s        sent",
+            "LEASE             BATCH  CALL    TOOL    ATTEMPT  TIME LEFT  STATE",
+            "0000000000000007  b-1    call_1  search  2        28s        started",
+            "0000000000000007  b-1    call_1  search  2        0ms        fenced: over for its batch, the slot is still in use",
+            "0000000000000007  b-1    call_1  search  2        28s        sent",
         ]
     );
 }
@@ -192,7 +192,7 @@ fn every_word_of_the_protocol_has_its_json() {
     assert_eq!(
         worker["leases"],
         json!([{
-            "lease_id": 7,
+            "lease_id": "0000000000000007",
             "batch_id": "b-1",
             "call_id": "call_1",
             "tool": "search",
