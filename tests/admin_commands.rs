@@ -250,8 +250,8 @@ fn top_prints_once_where_there_is_no_terminal() {
     let tables: Vec<_> = text.split("\n\n").collect();
     assert_eq!(first_column(tables[0]), ["search"]);
     assert_eq!(first_column(tables[1]), ["w-1"]);
-    assert!(tables[2].contains("\nb-19 "), "{text}");
-    assert!(tables[2].contains("\nand 2460 more\n"), "{text}");
+    assert!(tables[2].contains("\nb-6 "), "{text}");
+    assert!(tables[2].contains("\nand 2473 more\n"), "{text}");
     assert!(tables[2].contains("\nb-2480 "), "{text}");
     assert!(
         tables[2].lines().last().unwrap().starts_with("b-2499 "),
@@ -267,7 +267,7 @@ fn top_prints_once_where_there_is_no_terminal() {
         .collect();
     assert_eq!(
         asked,
-        [20, 1_000, 1_000, 460, 20],
+        [20, 1_000, 1_000, 473, 20, 20, 20],
         "what lies between is passed over in large pages"
     );
 }

@@ -41,7 +41,9 @@ struct Listed {
 
 impl Batches {
     /// What is listed without --all.
-    const PAGE: u32 = 50;
+    const PAGE: usize = 50;
+    /// The same with calls, which have a table of their own.
+    const PAGE_WITH_CALLS: usize = 20;
     /// The most that a page can have.
     const LARGEST_PAGE: u32 = 1_000;
 
@@ -56,16 +58,18 @@ impl Batches {
     }
 
     async fn list(&self, admin: &mut Admin) -> Result<Listed> {
+        let wanted = match self.with_calls() {
+            _ if self.all => usize::MAX,
+            true => Self::PAGE_WITH_CALLS,
+            false => Self::PAGE,
+        };
         let mut listed = Listed::default();
         let mut page_token = String::new();
         loop {
             let request = v1::ListBatchesRequest {
                 batch_id: self.batch.clone().unwrap_or_default(),
-                page_size: if self.all {
-                    Self::LARGEST_PAGE
-                } else {
-                    Self::PAGE
-                },
+                page_size: u32::try_from(wanted - listed.batches.len())
+                    .map_or(Self::LARGEST_PAGE, |left| left.min(Self::LARGEST_PAGE)),
                 page_token: page_token.clone(),
                 with_calls: self.with_calls(),
             };
@@ -78,7 +82,8 @@ impl Batches {
             };
             listed.batches.extend(page.batches);
             listed.open = page.open;
-            if !self.all || page.next_page_token.is_empty() {
+            // The broker's pages have a size, so there may be fewer on one than were asked for.
+            if listed.batches.len() >= wanted || page.next_page_token.is_empty() {
                 return Ok(listed);
             }
             if page.next_page_token == page_token {

@@ -18,7 +18,7 @@ use crate::output::{Output, json, one_line, operator};
 pub(crate) struct Workers {
     #[command(flatten)]
     admin: AdminAddress,
-    /// Print JSON, with labels and calls
+    /// Print JSON, with labels; of one WORKER also its calls
     #[arg(long)]
     json: bool,
     /// Only this one [default: all]

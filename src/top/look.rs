@@ -6,7 +6,7 @@ use v1::{BatchStatus, LaneStatus, ListBatchesRequest, ListBatchesResponse, Worke
 
 use crate::command::{Admin, workers};
 
-/// The batches of a page with their calls, which is also the most that the broker gives.
+/// The batches of a page with their calls. The broker may give fewer: its pages have a size.
 const PAGE: u32 = 20;
 /// The most batches that a page without calls can have.
 const LARGEST_PAGE: u32 = 1_000;
@@ -92,10 +92,15 @@ async fn batches(admin: &mut Admin) -> Result<Batches, Status> {
         batches.open = turned.open;
         token = turned.next_page_token;
     }
-    if !token.is_empty() {
+    // It may come in parts, and further batches may be opened meanwhile.
+    for _ in 0..MOST_TURNED {
+        if token.is_empty() || batches.latest.len() >= PAGE as usize {
+            break;
+        }
         let last = page(admin, PAGE, token, true).await?;
         batches.open = last.open;
-        batches.latest = last.batches;
+        batches.latest.extend(last.batches);
+        token = last.next_page_token;
     }
     Ok(batches)
 }
