@@ -70,7 +70,8 @@ pub(crate) async fn list(
     loop {
         let page = admin.list_workers(request.clone()).await?.into_inner();
         workers.extend(page.workers);
-        if page.next_page_token.is_empty() {
+        // Each page goes on behind the one before it, and the last one nowhere.
+        if page.next_page_token <= request.page_token {
             return Ok(workers);
         }
         request.page_token = page.next_page_token;

@@ -65,7 +65,8 @@ async fn lanes(admin: &mut Admin) -> Result<Vec<LaneStatus>, Status> {
     loop {
         let page = admin.list_lanes(request.clone()).await?.into_inner();
         lanes.extend(page.lanes);
-        if page.next_page_token.is_empty() {
+        // Each page goes on behind the one before it, and the last one nowhere.
+        if page.next_page_token <= request.page_token {
             return Ok(lanes);
         }
         request.page_token = page.next_page_token;
