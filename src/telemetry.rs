@@ -77,7 +77,9 @@ impl Export {
 
     /// For the broker, which makes its spans itself.
     pub(crate) fn broker(&self) -> Telemetry {
-        Telemetry::default().with_traces(self.processor.clone(), sampling())
+        Telemetry::default()
+            .with_traces(self.processor.clone(), sampling())
+            .sparing_while(Arc::clone(&self.fails))
     }
 
     /// For everything else in this process that uses OpenTelemetry: the worker, and tools.

@@ -4,10 +4,14 @@
 //! once it is over its spans are made from the report, all at once: [`spans`]. One that is not sampled costs a branch.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::{SpanId, SpanKind, TraceFlags, TraceId};
 use opentelemetry_sdk::trace::{Sampler, SamplingDecision, ShouldSample, SpanProcessor};
+use parking_lot::Mutex;
+use tokio::time::Instant;
 
 pub(crate) mod context;
 pub(crate) mod spans;
@@ -15,10 +19,14 @@ pub(crate) mod spans;
 pub(crate) use context::{Trace, TraceContext};
 pub(crate) use spans::{BatchEnd, Finished};
 
+/// While spans do not get through, one batch in this time makes some, which show when they do again.
+const RETRY: Duration = Duration::from_millis(100);
+
 /// Where the broker tells what it does. The default tells nobody.
 #[derive(Clone, Debug, Default)]
 pub struct Telemetry {
     traces: Option<Arc<Traces>>,
+    outage: Option<Arc<Outage>>,
 }
 
 /// Which batches are traced.
@@ -37,6 +45,13 @@ struct Traces {
     scope: InstrumentationScope,
 }
 
+/// Whether it is worth while to make spans.
+#[derive(Debug)]
+struct Outage {
+    fails: Arc<AtomicBool>,
+    next: Mutex<Option<Instant>>,
+}
+
 impl Telemetry {
     /// Hands the spans of sampled batches to `processor`, on the thread that runs them: it must not block.
     #[must_use]
@@ -53,6 +68,14 @@ impl Telemetry {
             sampling,
             scope,
         }));
+        self
+    }
+
+    /// As long as `fails` is set, spans are made of ten batches a second at most: they would most likely be dropped.
+    #[must_use]
+    pub fn sparing_while(mut self, fails: Arc<AtomicBool>) -> Self {
+        let next = Mutex::default();
+        self.outage = Some(Arc::new(Outage { fails, next }));
         self
     }
 
@@ -83,9 +106,27 @@ impl Telemetry {
     /// The batch is over.
     pub(crate) fn finished(&self, finished: &Finished<'_>) {
         let Some(traces) = &self.traces else { return };
+        let outage = self.outage.as_ref();
+        if outage.is_some_and(|outage| outage.spares(Instant::now())) {
+            return;
+        }
         spans::make(finished, &traces.scope, &mut |span| {
             traces.processor.on_end(span);
         });
+    }
+}
+
+impl Outage {
+    fn spares(&self, now: Instant) -> bool {
+        if !self.fails.load(Ordering::Relaxed) {
+            return false;
+        }
+        let mut next = self.next.lock();
+        let early = next.is_some_and(|next| now < next);
+        if !early {
+            *next = Some(now + RETRY);
+        }
+        early
     }
 }
 
@@ -141,6 +182,21 @@ mod tests {
             ratio: 1.0,
         };
         assert!(own.samples(Some(&no), no.trace));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn in_an_outage_a_batch_now_and_then_makes_spans() {
+        let fails = Arc::new(AtomicBool::new(false));
+        let telemetry = Telemetry::default().sparing_while(Arc::clone(&fails));
+        let outage = telemetry.outage.unwrap();
+        let spared = || outage.spares(Instant::now());
+        assert!(!spared() && !spared(), "all is well");
+        fails.store(true, Ordering::Relaxed);
+        assert!(!spared() && spared() && spared());
+        tokio::time::advance(RETRY).await;
+        assert!(!spared() && spared());
+        fails.store(false, Ordering::Relaxed);
+        assert!(!spared() && !spared(), "it is over");
     }
 
     #[test]
