@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
@@ -278,6 +279,7 @@ impl Broker {
             catalogue: Arc::clone(&self.agents.catalogue),
             batches: Arc::clone(&self.agents.batches),
             workers: Arc::clone(&self.workers.workers),
+            turn: Arc::new(Semaphore::new(1)),
         });
         let named = <AdminServiceServer<Operators> as NamedService>::NAME;
         let routes = Routes::new(operators.max_decoding_message_size(OPERATORS_BYTES));

@@ -1,12 +1,14 @@
 //! Names to handles: the workers that are here, the batches that are open.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use dashmap::DashMap;
 use dashmap::mapref::entry::Entry;
+use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
-use crate::id::{BatchId, WorkerId};
+use crate::id::{BatchId, InstanceId, WorkerId};
 use crate::lane::lease::Notice;
 use crate::lane::queue::BatchKey;
 use crate::lane::seat::SeatKey;
@@ -21,6 +23,25 @@ const VISITS: usize = 4;
 pub(crate) struct Workers {
     by_id: DashMap<WorkerId, Handle>,
     most: usize,
+    taken_out: TakenOut,
+}
+
+/// Processes that operators have taken out, which may come back: the latest [`TakenOut::MOST`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TakenOut(Arc<Mutex<VecDeque<InstanceId>>>);
+
+impl TakenOut {
+    const MOST: usize = 1_000;
+
+    pub(crate) fn add(&self, instance: InstanceId) {
+        let mut all = self.0.lock();
+        all.truncate(Self::MOST - 1);
+        all.push_front(instance);
+    }
+
+    pub(crate) fn has(&self, instance: &InstanceId) -> bool {
+        self.0.lock().contains(instance)
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +68,7 @@ impl Workers {
         Self {
             by_id: DashMap::new(),
             most,
+            taken_out: TakenOut::default(),
         }
     }
 
@@ -79,6 +101,11 @@ impl Workers {
                 Admission::New(joining, inbox)
             }
         }
+    }
+
+    /// Who was taken out, for sessions to look at and to add to.
+    pub(crate) fn taken_out(&self) -> TakenOut {
+        self.taken_out.clone()
     }
 
     /// The ways to all sessions, sorted by their workers' ids.

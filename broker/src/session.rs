@@ -26,6 +26,7 @@ use crate::lane::lease::{Ending, Lease};
 use crate::lane::seat::{Order, Seat, SeatKey};
 use crate::mailbox::Mailbox;
 use crate::metrics::{Left, Metrics, Presence, WorkerState};
+use crate::registry::TakenOut;
 
 mod link;
 mod operator;
@@ -110,6 +111,7 @@ pub(crate) struct Session {
     worker_drains: bool,
     /// An operator has taken it out: nothing new goes to it, however often it comes back.
     is_taken_out: bool,
+    taken_out: TakenOut,
     told_of_drain: bool,
     state: WorkerState,
     presence: Presence,
@@ -135,6 +137,7 @@ impl Session {
         key: SeatKey,
         joining: Joining,
         visits: mpsc::Receiver<Visit>,
+        taken_out: TakenOut,
         context: SessionContext,
     ) -> Option<Self> {
         let Register {
@@ -165,7 +168,8 @@ impl Session {
             came: Instant::now(),
             next_beat: Instant::now() + context.config.beat_interval,
             worker_drains: false,
-            is_taken_out: false,
+            is_taken_out: taken_out.has(instance),
+            taken_out,
             told_of_drain: false,
             state: WorkerState::Away,
             presence,

@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::mpsc;
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::CancellationToken;
 use tonic::{Status, Streaming};
@@ -15,6 +14,7 @@ use super::{Batch, Command, Cut, Rules};
 use crate::catalogue::Catalogue;
 use crate::config::Config;
 use crate::grpc::convert::{self, Open, Step};
+use crate::grpc::delivery::Outlet;
 use crate::grpc::status;
 use crate::id::BatchId;
 use crate::ingest::dialect::Void;
@@ -59,7 +59,7 @@ pub(crate) struct Opened {
     pub(crate) telemetry: Telemetry,
     /// Time is up for every batch: the broker is going down.
     pub(crate) expire: CancellationToken,
-    pub(crate) out: mpsc::Sender<Result<v1::ExecuteResponse, Status>>,
+    pub(crate) out: Outlet,
     /// As [`Task::mailbox`] makes it.
     pub(crate) mailbox: (Address<Notice>, Mailbox<Notice>),
 }
@@ -85,7 +85,7 @@ pub(crate) struct Task {
     inbox: Mailbox<Notice>,
     /// Notices that were read and are to be applied; kept for its room.
     unread: Vec<Notice>,
-    out: mpsc::Sender<Result<v1::ExecuteResponse, Status>>,
+    out: Outlet,
     /// Progress that leaves with the next packet.
     progress: Vec<v1::BatchFrame>,
     accepted: Instant,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use prost::Message;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Request, Response, Status};
 use toolpool_proto::v1;
@@ -24,6 +24,8 @@ use crate::session::{Visit, WorkerView};
 
 /// How long a batch or a session may take to answer.
 const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a request may wait for the ones before it.
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Batches or workers that are asked before the first answer is read.
 const AT_ONCE: usize = 256;
 const PAGE: usize = 100;
@@ -40,6 +42,8 @@ pub(crate) struct Operators {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) batches: Arc<Batches>,
     pub(crate) workers: Arc<Workers>,
+    /// One look at a time: operators together cost no more than one of them.
+    pub(crate) turn: Arc<Semaphore>,
 }
 
 /// A batch, and what it said of itself: nothing, if it is being delivered.
@@ -81,6 +85,13 @@ impl<T: Message> Page<T> {
 }
 
 impl Operators {
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, Status> {
+        let turn = timeout(LONGEST_WAIT, self.turn.acquire()).await;
+        let turn =
+            turn.map_err(|_| Status::unavailable("too many others look at the broker; try again"))?;
+        turn.map_err(|_| Status::unavailable("the broker is going down"))
+    }
+
     /// Asks the batches; those that have ended meanwhile are left out.
     async fn look_at(&self, batches: &[(BatchId, OpenBatch)], wanted: &Wanted) -> Vec<Seen> {
         let mut seen = Vec::with_capacity(batches.len().min(MOST_PAGE));
@@ -129,6 +140,7 @@ impl AdminService for Operators {
         &self,
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+        let _turn = self.turn().await?;
         let request = request.into_inner();
         let only = request.worker_id;
         if !only.is_empty() {
@@ -179,6 +191,7 @@ impl AdminService for Operators {
         &self,
         request: Request<v1::ListLanesRequest>,
     ) -> Result<Response<v1::ListLanesResponse>, Status> {
+        let _turn = self.turn().await?;
         let request = request.into_inner();
         let now = Instant::now();
         let tools = if request.tool.is_empty() {
@@ -207,6 +220,7 @@ impl AdminService for Operators {
         &self,
         request: Request<v1::ListBatchesRequest>,
     ) -> Result<Response<v1::ListBatchesResponse>, Status> {
+        let _turn = self.turn().await?;
         let v1::ListBatchesRequest {
             batch_id,
             page_size,
@@ -269,6 +283,7 @@ impl AdminService for Operators {
         &self,
         request: Request<v1::ExplainCallRequest>,
     ) -> Result<Response<v1::ExplainCallResponse>, Status> {
+        let _turn = self.turn().await?;
         let v1::ExplainCallRequest { call_id, batch_id } = request.into_inner();
         if call_id.is_empty() {
             return Err(Status::invalid_argument("call_id is empty"));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
 use tokio::time::Instant;
+use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tonic::metadata::MetadataMap;
@@ -14,7 +14,7 @@ use toolpool_proto::v1;
 use toolpool_proto::v1::broker_service_server::BrokerService;
 
 use super::convert::{Malformed, Step};
-use super::delivery::Delivery;
+use super::delivery::{Delivery, delivery};
 use super::{FIRST_FRAME, convert, listing, status};
 use crate::batch::task::{Inbound, Opened, Task};
 use crate::catalogue::Catalogue;
@@ -25,8 +25,6 @@ use crate::metrics::{Metrics, TurnedAway};
 use crate::registry::{Batches, NoPlace, OpenBatch, Room};
 use crate::telemetry::{Telemetry, TraceContext};
 
-/// Packets that may wait for the agent's connection.
-const OUT_PACKETS: usize = 16;
 /// Of an RPC's deadline, the part that is left for the finished batch to travel: a tenth, but no more than this.
 const MOST_MARGIN: Duration = Duration::from_millis(250);
 
@@ -63,8 +61,6 @@ impl Rpc {
     }
 }
 
-type Out = mpsc::Receiver<Result<v1::ExecuteResponse, Status>>;
-
 impl Agents {
     /// Room for one more batch.
     fn room(&self) -> Result<Room, Status> {
@@ -90,7 +86,7 @@ impl Agents {
         open: v1::Open,
         (first, inbound): (Vec<Step>, Inbound),
         rpc: Rpc,
-    ) -> Result<Out, Status> {
+    ) -> Result<Delivery, Status> {
         if self.draining.is_cancelled() {
             self.metrics.turned_away(TurnedAway::Draining);
             return Err(status::draining());
@@ -105,7 +101,7 @@ impl Agents {
         };
         let place = room.open(&open.batch, handle);
         let place = place.map_err(|none| self.no_place(none))?;
-        let (out, response) = mpsc::channel(OUT_PACKETS);
+        let (out, response) = delivery();
         self.metrics.batch_started();
         let task = Task::new(Opened {
             metrics: Arc::clone(&self.metrics),
@@ -155,7 +151,7 @@ impl BrokerService for Agents {
             .map_err(|malformed| self.malformed(&malformed))?;
         let inbound = Inbound::Stream(Box::new(stream));
         let response = self.open(room, open, (first, inbound), rpc)?;
-        Ok(Response::new(Delivery::new(response)))
+        Ok(Response::new(response))
     }
 
     async fn execute_batch(
@@ -187,7 +183,7 @@ impl BrokerService for Agents {
         }
         let mut out = self.open(room, open, (first, Inbound::Nothing), rpc)?;
         let mut response = v1::ExecuteBatchResponse::default();
-        while let Some(packet) = out.recv().await {
+        while let Some(packet) = out.next().await {
             for frame in packet?.frames {
                 match frame.frame {
                     Some(v1::batch_frame::Frame::Result(result)) => response.results.push(result),

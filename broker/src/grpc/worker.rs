@@ -86,7 +86,9 @@ impl WorkerPool {
                 "the worker's session is busy; dial again",
             )),
             Admission::New(joining, visits) => {
-                let Some(session) = Session::new(key, *joining, visits, self.context.clone())
+                let taken_out = self.workers.taken_out();
+                let Some(session) =
+                    Session::new(key, *joining, visits, taken_out, self.context.clone())
                 else {
                     self.workers.remove(&worker, key);
                     return Ok(());

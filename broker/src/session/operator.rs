@@ -71,6 +71,7 @@ impl Session {
         let is_away = self.outbound.is_none();
         self.stop_assigning();
         self.is_taken_out = true;
+        self.taken_out.add(self.instance.clone());
         if is_away {
             self.set_state(WorkerState::Away);
         } else {

@@ -10,26 +10,24 @@ use crate::support::{A_MOMENT, Broker, seconds, settle, soon};
 
 #[tokio::test(start_paused = true)]
 async fn a_finished_batch_waits_for_its_reader_but_not_for_ever() {
-    let broker = Broker::start();
-    let mut worker = broker.worker("w", 40, [read_only("look_up")]).await;
-    let mine = || v1::Open {
-        batch_id: Some("mine".to_owned()),
-        ..Default::default()
-    };
-    let agent = broker.agent_with(mine()).await;
-    for n in 0..40 {
+    // A few large packets, for which the way to the agent's connection would have room.
+    let broker = Broker::start_with(|config| config.max_open_batches = 1);
+    let mut worker = broker.worker("w", 3, [read_only("look_up")]).await;
+    let agent = broker.agent().await;
+    for n in 0..3 {
         agent.call(&n.to_string(), "look_up", "{}").await;
     }
     agent.seal().await;
-    for assignment in worker.assignments(40).await {
+    for assignment in worker.assignments(3).await {
         worker.answer(&assignment, &"a".repeat(1_100_000)).await;
     }
     sleep(seconds(20)).await;
-    let taken = broker.open(mine()).await.err().unwrap();
-    assert_eq!(taken.code(), Code::AlreadyExists);
+    let full = broker.open(v1::Open::default()).await.err().unwrap();
+    assert_eq!(full.code(), Code::ResourceExhausted);
     sleep(seconds(20)).await;
-    broker.agent_with(mine()).await;
-    drop(agent);
+    broker.agent().await;
+    let status = agent.finished().await.err().unwrap();
+    assert_eq!(status.code(), Code::DeadlineExceeded);
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,11 +13,15 @@ use super::provider::Provider;
 use super::{End, Route, Task};
 use crate::batch::{CallReport, Report};
 use crate::catalogue::Catalogue;
+use crate::grpc::delivery::Gone;
 use crate::grpc::{PACKET_BYTES, convert};
 use crate::id::BatchId;
 use crate::ingest::dialect::{Answered, Turn};
 use crate::metrics::{Metrics, ToolSeries};
 use crate::telemetry::{BatchEnd, Finished};
+
+/// A finished batch up to this size leaves in one packet, and is not waited for.
+const SMALL_BYTES: usize = 64 << 10;
 
 impl Task {
     /// Sends the progress that has come together; a reader that does not keep up misses it.
@@ -122,11 +126,20 @@ impl Task {
                 )
             }
         };
+        // What is small rides along; of what is not, no more leaves here than the agent reads.
+        let is_large = packets.len() > 1;
         for packet in packets {
+            let sent = async {
+                if is_large {
+                    out.hand_over(packet).await
+                } else {
+                    out.send(packet).await
+                }
+            };
             // Each packet has its time: a reader that is slow, but reads, gets everything.
-            match tokio::time::timeout(config.delivery_timeout, out.send(packet)).await {
+            match tokio::time::timeout(config.delivery_timeout, sent).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return,
+                Ok(Err(Gone)) => return,
                 Err(_) => {
                     metrics.undelivered();
                     tracing::warn!(
@@ -179,6 +192,12 @@ fn packets(
         bytes += size;
         let result = convert::result(call, of);
         frames.push(convert::batch_frame(Frame::Result(result)));
+    }
+    // Alone, it is asked for once all before it have left: until then the batch is open.
+    if bytes > SMALL_BYTES || !packets.is_empty() {
+        packets.push(Ok(v1::ExecuteResponse {
+            frames: std::mem::take(&mut frames),
+        }));
     }
     frames.push(convert::batch_frame(Frame::Finished(finished)));
     packets.push(Ok(v1::ExecuteResponse { frames }));

@@ -2,8 +2,11 @@
 
 use bytes::Bytes;
 
+use tokio_stream::StreamExt;
+
 use super::*;
 use crate::catalogue::Definition;
+use crate::grpc::delivery::delivery;
 use crate::ingest::{Header, Input};
 use crate::lane::tests::context;
 use crate::policy::PolicyPatch;
@@ -38,7 +41,7 @@ async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
         Schema::with_a_defect(),
     );
     tokio::time::advance(config.no_worker_wait).await;
-    let (out, mut response) = mpsc::channel(4);
+    let (out, mut response) = delivery();
     let open = Open {
         batch: "batch".into(),
         deadline: None,
@@ -75,7 +78,7 @@ async fn a_fault_of_the_broker_costs_one_call_and_tells_the_agent_no_details() {
     .await;
 
     let mut codes = Vec::new();
-    while let Some(packet) = response.recv().await {
+    while let Some(packet) = response.next().await {
         for frame in packet.unwrap().frames {
             if let Some(Frame::Result(v1::CallResult {
                 ending: Some(v1::call_result::Ending::Error(error)),
