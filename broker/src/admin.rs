@@ -15,8 +15,8 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,9 +28,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::body::Body;
 use tonic::service::Routes;
 use tower::ServiceExt;
@@ -40,7 +41,9 @@ use crate::grpc::admin::Peer;
 use crate::metrics::Scrape;
 
 /// Connections at the same time; others wait to be accepted.
-const MOST_CONNECTIONS: usize = 32;
+const MOST_CONNECTIONS: usize = 64;
+/// Of these, the operators', which stay for a while; the rest is for probes, which do not.
+const MOST_OPERATORS: usize = 16;
 /// What a request's head may come to.
 const MOST_HEAD_BYTES: u16 = 16 << 10;
 const MOST_HEADERS: usize = 64;
@@ -113,6 +116,7 @@ impl Admin {
             draining: scrape.draining.clone(),
             scrape: Arc::new(scrape),
             services: services.prepare(),
+            operators: Arc::new(Semaphore::new(MOST_OPERATORS)),
             log,
         });
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
@@ -142,19 +146,25 @@ impl Admin {
 struct Desk {
     scrape: Arc<Scrape>,
     services: Routes,
+    operators: Arc<Semaphore>,
     draining: CancellationToken,
     log: Option<LogControl>,
 }
 
 type Answer = Response<Body>;
 
+/// A connection's place among the operators': there is none before its first call over HTTP/2, or there was none left.
+type Place = OnceLock<Option<OwnedSemaphorePermit>>;
+
 impl Desk {
     async fn serve(self: Arc<Self>, stream: TcpStream, peer: SocketAddr) {
         let asked = AtomicBool::new(false);
+        let place = Arc::new(Place::new());
         let answer = service_fn(|request| {
             asked.store(true, Ordering::Relaxed);
             let desk = Arc::clone(&self);
-            async move { Ok::<_, Infallible>(desk.answer(request, peer).await) }
+            let place = Arc::clone(&place);
+            async move { Ok::<_, Infallible>(desk.answer(request, peer, &place).await) }
         });
         let mut http = auto::Builder::new(TokioExecutor::new());
         http.http1()
@@ -174,9 +184,11 @@ impl Desk {
         if early.is_ok() || !asked.load(Ordering::Relaxed) {
             return;
         }
-        if tokio::time::timeout(CONNECTION_TIME, connection.as_mut())
-            .await
-            .is_err()
+        let turned_away = place.get().is_some_and(Option::is_none);
+        if turned_away
+            || tokio::time::timeout(CONNECTION_TIME, connection.as_mut())
+                .await
+                .is_err()
         {
             // Who still has something to ask dials again.
             connection.as_mut().graceful_shutdown();
@@ -184,9 +196,19 @@ impl Desk {
         }
     }
 
-    async fn answer(&self, mut request: Request<Incoming>, peer: SocketAddr) -> Answer {
+    async fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        peer: SocketAddr,
+        place: &Place,
+    ) -> Answer {
         // No browser talks like this by itself, so no web page can.
         if request.version() == Version::HTTP_2 {
+            let room = || Arc::clone(&self.operators).try_acquire_owned().ok();
+            if place.get_or_init(room).is_none() {
+                let full = "as many operators as may are connected; try again later";
+                return Status::resource_exhausted(full).into_http();
+            }
             request.extensions_mut().insert(Peer(peer.ip()));
             let services = self.services.clone();
             return services

@@ -9,6 +9,8 @@ use std::net::SocketAddr;
 use support::agent::FakeAgent;
 use support::worker::{attempts, error, once, read_only, register, side_effecting, tool};
 use support::{Broker, seconds, settle, soon, time, wire};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -399,10 +401,21 @@ async fn a_worker_that_is_taken_out_gets_nothing_new_and_is_asked_to_leave() {
     let (draining, connected) = (WorkerState::Draining, WorkerState::Connected);
     assert_eq!(states, [("v".into(), connected), ("w".into(), draining)]);
 
-    // Its next process is another worker.
+    // Nor once it was given up; its next process is another worker.
     back.half_close();
     back.ended().await.unwrap();
-    let mut next = broker.worker("w", 2, [read_only("read")]).await;
+    let mut again = broker.worker("w", 2, [read_only("read")]).await;
+    let Ok(Some(Frame::Drain(v1::Drain { leave: true }))) = again.news().await else {
+        panic!("the worker is not asked for the third time");
+    };
+    again.expect_no_assignment_within(support::millis(50)).await;
+    again.half_close();
+    again.ended().await.unwrap();
+    let next = v1::Register {
+        instance_id: "another".to_owned(),
+        ..register("w", 2, [read_only("read")])
+    };
+    let mut next = broker.join(next).await.unwrap();
     let last = next.assignment().await;
     for (worker, call) in [(&new, &others[0]), (&new, &others[1]), (&next, &last)] {
         worker.answer(call, "found").await;
@@ -445,7 +458,33 @@ async fn a_batch_that_is_being_delivered_is_shown_as_that() {
 }
 
 #[tokio::test]
-async fn the_port_describes_the_service_and_still_answers_probes() {
+async fn operators_do_not_keep_probes_out() {
+    let (_broker, admin) = Broker::start_with_admin(|_| ()).await;
+    let mut operators = Vec::new();
+    let mut turned_away = 0;
+    for _ in 0..80 {
+        let endpoint = Endpoint::from_shared(format!("http://{admin}")).unwrap();
+        let mut operator = AdminServiceClient::new(endpoint.connect_lazy());
+        let asked = soon(operator.list_workers(v1::ListWorkersRequest::default())).await;
+        turned_away += usize::from(asked.is_err_and(|status| {
+            assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+            true
+        }));
+        operators.push(operator);
+        if operators.len() % 20 == 0 {
+            let mut probe = soon(TcpStream::connect(admin)).await.unwrap();
+            let request = b"GET /healthz HTTP/1.1\r\nhost: broker\r\n\r\n";
+            probe.write_all(request).await.unwrap();
+            let mut answer = String::new();
+            soon(probe.read_to_string(&mut answer)).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+        }
+    }
+    assert_eq!(turned_away, 80 - 16);
+}
+
+#[tokio::test]
+async fn the_port_describes_its_services() {
     let (_broker, admin) = Broker::start_with_admin(|_| ()).await;
     let mut reflection = ServerReflectionClient::new(channel(admin).await);
     let list = tonic_reflection::pb::v1::ServerReflectionRequest {
