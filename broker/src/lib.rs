@@ -26,6 +26,7 @@ use tonic::server::NamedService;
 use tonic::service::Routes;
 use tonic::transport::Server;
 use tonic::transport::server::{Connected, TcpIncoming};
+use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use toolpool_proto::v1::admin_service_server::AdminServiceServer;
 use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
@@ -79,6 +80,12 @@ const OPERATORS_BYTES: usize = 4 << 10;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long connections may take to close once everything on them has ended.
 const CLOSING_TIME: Duration = Duration::from_secs(1);
+/// What agents and workers can ask for.
+const PUBLIC_SERVICES: [&str; 3] = [
+    <BrokerServiceServer<Agents> as NamedService>::NAME,
+    <WorkerPoolServiceServer<WorkerPool> as NamedService>::NAME,
+    grpc::health::NAME,
+];
 /// Streams of a connection beside its batches: listings, and workers that share it.
 const OTHER_STREAMS: usize = 20_000;
 /// Probes connections whose other end may have vanished without a word; streams of workers have beats besides.
@@ -154,9 +161,6 @@ where
     // However this future ends, nothing that it started goes on.
     let _ended = broker.steps.clone().drop_guards();
     let scrape = broker.scrape.clone();
-    let services = broker.admin_routes()?;
-    let _admin =
-        admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(scrape, services))));
     let incoming = incoming.then(|accepted| async {
         let accepted = accepted.map_err(Into::into);
         if let Err(error) = &accepted {
@@ -169,10 +173,11 @@ where
     let streams = broker.config.max_open_batches.saturating_add(OTHER_STREAMS);
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
     let (health, health_service) = Health::serving().await;
+    let services = broker.admin_routes(health_service.clone())?;
+    let _admin =
+        admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(scrape, services))));
     let routes = broker.routes().add_service(health_service);
-    let services = grpc::health::SERVICES.iter().skip(1).copied();
-    let named: Vec<_> = services.chain([grpc::health::NAME]).collect();
-    let routes = grpc::reflection::add_to(routes, &named)?;
+    let routes = grpc::reflection::add_to(routes, &PUBLIC_SERVICES)?;
     let serve = Server::builder()
         .max_concurrent_streams(streams)
         .http2_keepalive_interval(Some(KEEPALIVE))
@@ -274,7 +279,7 @@ impl Broker {
     }
 
     /// What operators call, on the admin port.
-    fn admin_routes(&self) -> Result<Routes, Error> {
+    fn admin_routes(&self, health: HealthServer<impl HealthService>) -> Result<Routes, Error> {
         let operators = AdminServiceServer::new(Operators {
             catalogue: Arc::clone(&self.agents.catalogue),
             batches: Arc::clone(&self.agents.batches),
@@ -283,7 +288,11 @@ impl Broker {
         });
         let named = <AdminServiceServer<Operators> as NamedService>::NAME;
         let routes = Routes::new(operators.max_decoding_message_size(OPERATORS_BYTES));
-        Ok(grpc::reflection::add_to(routes, &[named])?)
+        let routes = routes.add_service(health);
+        Ok(grpc::reflection::add_to(
+            routes,
+            &[named, grpc::health::NAME],
+        )?)
     }
 
     async fn drain(&self, drain: tokio_util::sync::CancellationToken) {

@@ -343,6 +343,18 @@ async fn batches_come_the_oldest_first_in_pages_with_their_calls() {
     assert!(time(batch.time_left) > seconds(500));
     assert!(first.batches[0].calls.is_empty());
 
+    let mut newest = v1::ListBatchesRequest {
+        page_size: 2,
+        newest_first: true,
+        ..Default::default()
+    };
+    let first = operator.batches(newest.clone()).await;
+    newest.page_token = first.next_page_token.clone();
+    let second = operator.batches(newest).await;
+    let pages = [ids(&first), ids(&second)];
+    assert_eq!(pages.concat(), ["x", "y", "z"]);
+    assert_eq!(&*second.next_page_token, "");
+
     let wrong = v1::ListBatchesRequest {
         page_token: "x".to_owned(),
         ..Default::default()
@@ -363,7 +375,10 @@ async fn a_worker_that_is_taken_out_gets_nothing_new_and_is_asked_to_leave() {
     let mut new = broker.worker("v", 2, [read_only("read")]).await;
 
     let drained = operator.drain("w").await.unwrap();
-    assert_eq!(drained.state(), WorkerState::Draining);
+    assert_eq!(
+        (drained.state(), drained.taken_out),
+        (WorkerState::Draining, true)
+    );
     assert_eq!(
         (drained.slots, drained.slots_free, drained.leases_total),
         (2, 1, 1)
@@ -500,6 +515,10 @@ async fn the_port_describes_its_services() {
     let names: Vec<_> = listed.service.into_iter().map(|of| of.name).collect();
     assert!(
         names.contains(&"toolpool.v1.AdminService".to_owned()),
+        "{names:?}"
+    );
+    assert!(
+        names.contains(&"grpc.health.v1.Health".to_owned()),
         "{names:?}"
     );
     assert!(

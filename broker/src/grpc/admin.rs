@@ -226,6 +226,7 @@ impl AdminService for Operators {
             page_size,
             page_token,
             with_calls,
+            newest_first,
         } = request.into_inner();
         let after = match &*page_token {
             "" => None,
@@ -247,7 +248,11 @@ impl AdminService for Operators {
         } else {
             self.batches.find(&batch_id).into_iter().collect()
         };
-        batches.retain(|(_, batch)| after.is_none_or(|after| batch.key.0 > after));
+        if newest_first {
+            batches.reverse();
+        }
+        let follows = |key: u64, after: u64| (key > after) != newest_first && key != after;
+        batches.retain(|(_, batch)| after.is_none_or(|after| follows(batch.key.0, after)));
         let mut page = Page::of_at_most(most);
         let mut rest = batches.len();
         // A few at a time: with their calls they may fill the page soon.

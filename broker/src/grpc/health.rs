@@ -6,16 +6,19 @@ use tonic_health::ServingStatus;
 use tonic_health::pb::health_server::{Health as HealthService, HealthServer};
 use tonic_health::server::{HealthReporter, health_reporter};
 
+use super::admin::Operators;
 use super::agent::Agents;
 use super::worker::WorkerPool;
+use toolpool_proto::v1::admin_service_server::AdminServiceServer;
 use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 
 /// What has a status; the empty name stands for the whole server.
-pub(crate) const SERVICES: [&str; 3] = [
+pub(crate) const SERVICES: [&str; 4] = [
     "",
     <BrokerServiceServer<Agents> as NamedService>::NAME,
     <WorkerPoolServiceServer<WorkerPool> as NamedService>::NAME,
+    <AdminServiceServer<Operators> as NamedService>::NAME,
 ];
 
 /// The health service's own name.

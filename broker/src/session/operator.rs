@@ -33,6 +33,7 @@ pub(crate) struct WorkerView {
     /// The oldest first.
     pub(crate) leases: Vec<LeaseView>,
     pub(crate) leases_total: usize,
+    pub(crate) taken_out: bool,
 }
 
 /// A call that is with a worker.
@@ -105,6 +106,7 @@ impl Session {
             silent_for: now.saturating_duration_since(self.heard),
             leases: oldest.into_iter().map(|lease| of(lease, now)).collect(),
             leases_total: self.leases.len(),
+            taken_out: self.is_taken_out,
         }
     }
 }

@@ -1,8 +1,9 @@
 //! What the agent is told: progress while it keeps up, and the finished batch.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use opentelemetry::trace::TraceId;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::time::Instant;
 use tonic::Status;
@@ -12,8 +13,9 @@ use toolpool_proto::v1::batch_frame::Frame;
 use super::provider::Provider;
 use super::{End, Route, Task};
 use crate::batch::{CallReport, Report};
+use crate::call_error::Code;
 use crate::catalogue::Catalogue;
-use crate::grpc::delivery::Gone;
+use crate::grpc::delivery::{Gone, Outlet};
 use crate::grpc::{PACKET_BYTES, convert};
 use crate::id::BatchId;
 use crate::ingest::dialect::{Answered, Turn};
@@ -61,26 +63,7 @@ impl Task {
         drop(inbox);
         let report = batch.into_report(Instant::now());
         let trace_id = trace.as_ref().and_then(|trace| trace.id_to_tell());
-        let logged = trace_id.as_ref().map(tracing::field::display);
-        tracing::debug!(
-            batch.id = %id, trace.id = logged.as_ref(), calls = report.calls.len(), succeeded = report.succeeded(), elapsed = ?report.elapsed,
-            "batch finished"
-        );
-        for call in &report.calls {
-            // What went wrong is the agent's to handle; here it is for whoever turns the log up to look for it.
-            if let Err(error) = &call.result {
-                let worker = call.ledger.worker.as_ref().map(tracing::field::display);
-                tracing::debug!(
-                    batch.id = %id, trace.id = logged.as_ref(), call.id = %call.id, worker.id = worker, tool = call.tool,
-                    code = ?error.code, attempts = call.ledger.attempts, ran = ?call.ledger.ran, "call failed"
-                );
-            }
-        }
-        if let End::Refused(status) = &end {
-            tracing::info!(
-                batch.id = %id, trace.id = logged.as_ref(), code = ?status.code(), reason = status.message(), "batch refused"
-            );
-        }
+        log(&id, trace_id, &report, &end);
         metrics.batch_ended(end.kind(), report.elapsed);
         for call in &report.calls {
             match routes.get(call.position) {
@@ -126,30 +109,73 @@ impl Task {
                 )
             }
         };
-        // What is small rides along; of what is not, no more leaves here than the agent reads.
-        let is_large = packets.len() > 1;
-        for packet in packets {
-            let sent = async {
-                if is_large {
-                    out.hand_over(packet).await
-                } else {
-                    out.send(packet).await
-                }
-            };
-            // Each packet has its time: a reader that is slow, but reads, gets everything.
-            match tokio::time::timeout(config.delivery_timeout, sent).await {
-                Ok(Ok(())) => {}
-                Ok(Err(Gone)) => return,
-                Err(_) => {
-                    metrics.undelivered();
-                    tracing::warn!(
-                        batch.id = %id, trace.id = logged.as_ref(),
-                        "the agent does not read its finished batch; given up"
-                    );
-                    return;
-                }
-            }
+        if let Err(Unread) = send(&out, packets, config.delivery_timeout).await {
+            metrics.undelivered();
+            let trace_id = trace_id.map(tracing::field::display);
+            tracing::warn!(
+                batch.id = %id, trace.id = trace_id,
+                "the agent does not read its finished batch; given up"
+            );
         }
+    }
+}
+
+/// The agent does not read.
+struct Unread;
+
+/// Each packet has its time: a reader that is slow, but reads, gets everything. Nobody waits for one that is gone.
+async fn send(
+    out: &Outlet,
+    packets: Vec<Result<v1::ExecuteResponse, Status>>,
+    time: Duration,
+) -> Result<(), Unread> {
+    // What is small rides along; of what is not, no more leaves here than the agent reads.
+    let is_large = packets.len() > 1;
+    for packet in packets {
+        let sent = async {
+            if is_large {
+                out.hand_over(packet).await
+            } else {
+                out.send(packet).await
+            }
+        };
+        match tokio::time::timeout(time, sent).await {
+            Ok(Ok(())) => {}
+            Ok(Err(Gone)) => return Ok(()),
+            Err(_) => return Err(Unread),
+        }
+    }
+    Ok(())
+}
+
+fn log(id: &BatchId, trace_id: Option<TraceId>, report: &Report, end: &End) {
+    let trace_id = trace_id.map(tracing::field::display);
+    let trace_id = trace_id.as_ref();
+    tracing::debug!(
+        batch.id = %id, trace.id = trace_id, calls = report.calls.len(), succeeded = report.succeeded(),
+        elapsed = ?report.elapsed, "batch finished"
+    );
+    for call in &report.calls {
+        let Err(error) = &call.result else { continue };
+        let worker = call.ledger.worker.as_ref().map(tracing::field::display);
+        if error.code == Code::OutcomeUnknown {
+            // Somebody has to look whether it happened: not only whoever has turned the log up before.
+            tracing::warn!(
+                batch.id = %id, trace.id = trace_id, call.id = %call.id, worker.id = worker, tool = call.tool,
+                "a call with side effects was lost with its worker"
+            );
+            continue;
+        }
+        // What went wrong is the agent's to handle; here it is for whoever turns the log up to look for it.
+        tracing::debug!(
+            batch.id = %id, trace.id = trace_id, call.id = %call.id, worker.id = worker, tool = call.tool,
+            code = ?error.code, attempts = call.ledger.attempts, ran = ?call.ledger.ran, "call failed"
+        );
+    }
+    if let End::Refused(status) = end {
+        tracing::info!(
+            batch.id = %id, trace.id = trace_id, code = ?status.code(), reason = status.message(), "batch refused"
+        );
     }
 }
 

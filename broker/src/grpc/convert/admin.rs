@@ -37,6 +37,7 @@ pub(crate) fn worker_status(view: WorkerView) -> v1::WorkerStatus {
         silent_for: Some(to_wire(view.silent_for)),
         leases: view.leases.iter().map(lease_status).collect(),
         leases_total: many(view.leases_total),
+        taken_out: view.taken_out,
     }
 }
 
