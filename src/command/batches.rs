@@ -72,6 +72,7 @@ impl Batches {
                     .map_or(Self::LARGEST_PAGE, |left| left.min(Self::LARGEST_PAGE)),
                 page_token: page_token.clone(),
                 with_calls: self.with_calls(),
+                newest_first: false,
             };
             let page = match admin.list_batches(request).await {
                 Ok(page) => page.into_inner(),

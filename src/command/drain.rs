@@ -168,6 +168,6 @@ fn draining(worker: &WorkerStatus) -> String {
         1 => "1 call is still with it".to_owned(),
         more => format!("{} are still with it", counted(more, "call")),
     };
-    let state = operator::words::state(worker.state());
+    let state = operator::words::state(worker);
     format!("{} is {state}; {calls}", one_line(&worker.worker_id))
 }

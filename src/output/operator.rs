@@ -44,7 +44,7 @@ pub(crate) fn workers(workers: &[WorkerStatus]) -> Table {
     for worker in workers {
         table.row([
             name(&worker.worker_id),
-            Cell::painted(state(worker.state()), colour(worker.state())),
+            Cell::painted(state(worker), colour(worker.state())),
             slots(worker).into(),
             worker.leases_total.to_string().into(),
             lasted(worker.known_for).into(),

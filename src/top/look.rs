@@ -8,11 +8,6 @@ use crate::command::{Admin, workers};
 
 /// The batches of a page with their calls. The broker may give fewer: its pages have a size.
 const PAGE: u32 = 20;
-/// The most batches that a page without calls can have.
-const LARGEST_PAGE: u32 = 1_000;
-/// The most pages that are turned to find the latest: 10,000 batches can be open unless a broker was set otherwise.
-const MOST_TURNED: usize = 16;
-
 /// What a broker showed.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Look {
@@ -74,49 +69,33 @@ async fn lanes(admin: &mut Admin) -> Result<Vec<LaneStatus>, Status> {
 }
 
 async fn batches(admin: &mut Admin) -> Result<Batches, Status> {
-    let first = page(admin, PAGE, String::new(), true).await?;
+    let first = page(admin, false).await?;
     let mut batches = Batches {
         oldest: first.batches,
         latest: Vec::new(),
         open: first.open,
     };
-    let mut token = first.next_page_token;
-    let mut passed = u32::try_from(batches.oldest.len()).unwrap_or(u32::MAX);
-    // What lies between is passed over in large pages without calls, as far as the last page.
-    for _ in 0..MOST_TURNED {
-        let between = batches.open.saturating_sub(passed).saturating_sub(PAGE);
-        if token.is_empty() || between == 0 {
-            break;
-        }
-        let turned = page(admin, between.min(LARGEST_PAGE), token, false).await?;
-        passed = passed.saturating_add(u32::try_from(turned.batches.len()).unwrap_or(u32::MAX));
-        batches.open = turned.open;
-        token = turned.next_page_token;
-    }
-    // It may come in parts, and further batches may be opened meanwhile.
-    for _ in 0..MOST_TURNED {
-        if token.is_empty() || batches.latest.len() >= PAGE as usize {
-            break;
-        }
-        let last = page(admin, PAGE, token, true).await?;
+    if !first.next_page_token.is_empty() {
+        let last = page(admin, true).await?;
         batches.open = last.open;
-        batches.latest.extend(last.batches);
-        token = last.next_page_token;
+        batches.latest = last.batches;
+        batches.latest.reverse();
+        let is_shown = |of: &BatchStatus| {
+            let mut oldest = batches.oldest.iter();
+            oldest.any(|batch| batch.batch_id == of.batch_id)
+        };
+        batches.latest.retain(|batch| !is_shown(batch));
     }
     Ok(batches)
 }
 
-async fn page(
-    admin: &mut Admin,
-    page_size: u32,
-    page_token: String,
-    with_calls: bool,
-) -> Result<ListBatchesResponse, Status> {
+/// The oldest batches, or the newest.
+async fn page(admin: &mut Admin, newest_first: bool) -> Result<ListBatchesResponse, Status> {
     let request = ListBatchesRequest {
-        batch_id: String::new(),
-        page_size,
-        page_token,
-        with_calls,
+        page_size: PAGE,
+        with_calls: true,
+        newest_first,
+        ..ListBatchesRequest::default()
     };
     Ok(admin.list_batches(request).await?.into_inner())
 }

@@ -191,6 +191,9 @@ impl AdminService for Service {
             request.batch_id.is_empty() || batch.batch_id == request.batch_id
         };
         let mut batches = state.batches.clone();
+        if request.newest_first {
+            batches.reverse();
+        }
         if !request.with_calls {
             for batch in &mut batches {
                 batch.calls.clear();

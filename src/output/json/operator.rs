@@ -19,6 +19,7 @@ pub(crate) fn worker(worker: &WorkerStatus) -> Value {
             "state",
             Some(bare("WORKER_STATE_", worker.state().as_str_name()).into()),
         ),
+        ("taken_out", Some(worker.taken_out.into())),
         ("slots", Some(worker.slots.into())),
         ("slots_free", Some(worker.slots_free.into())),
         ("tools", Some(worker.tools.clone().into())),

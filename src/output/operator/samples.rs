@@ -39,6 +39,7 @@ pub(crate) fn worker(id: &str) -> WorkerStatus {
             fenced: false,
         }],
         leases_total: 1,
+        taken_out: false,
     }
 }
 

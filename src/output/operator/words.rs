@@ -1,12 +1,13 @@
 //! The protocol's names in an operator's words.
 
 use toolpool_client::Limit;
-use toolpool_proto::v1::{CallPhase, LaneBlock, TurnEnd, WorkerState};
+use toolpool_proto::v1::{CallPhase, LaneBlock, TurnEnd, WorkerState, WorkerStatus};
 
 /// How a worker is doing.
-pub(crate) fn state(state: WorkerState) -> &'static str {
-    match state {
+pub(crate) fn state(worker: &WorkerStatus) -> &'static str {
+    match worker.state() {
         WorkerState::Connected => "connected",
+        WorkerState::Away if worker.taken_out => "away, taken out",
         WorkerState::Draining => "draining",
         WorkerState::Away => "away",
         WorkerState::Unspecified => "unknown",

@@ -131,7 +131,7 @@ fn worker_row(worker: &WorkerStatus) -> Row<'static> {
     };
     Row::new([
         Cell::from(one_line(&worker.worker_id)),
-        Cell::from(state(worker.state())).style(style),
+        Cell::from(state(worker)).style(style),
         Cell::from(bar(worker)).green(),
         Cell::from(slots(worker)),
         number(lasted(worker.silent_for)),
