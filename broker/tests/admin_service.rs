@@ -149,7 +149,7 @@ async fn every_reason_to_wait_is_said() {
     agent.start(9, "open", "read").await;
     settle().await;
 
-    let words = ["Attempt 1 of 1", "has been with w"];
+    let words = ["Attempt 1 of 1", "has been with w", "w was last heard of"];
     let run = operator
         .expect_why("single_1", CallPhase::Running, &words)
         .await;

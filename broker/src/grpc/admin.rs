@@ -19,6 +19,7 @@ use crate::batch::view::{BatchView, CallView, Look, PhaseName, Wanted};
 use crate::catalogue::{Catalogue, Tool};
 use crate::id::{BatchId, CallId, WorkerId};
 use crate::lane::lease::Notice;
+use crate::metrics::WorkerState;
 use crate::registry::{Batches, OpenBatch, Workers};
 use crate::session::{Visit, WorkerView};
 
@@ -125,12 +126,39 @@ impl Operators {
         convert::lane_status(tool, tool.lane.view(now))
     }
 
-    fn explain(&self, batch: &BatchId, call: CallView) -> v1::Explanation {
+    async fn explain(&self, batch: &BatchId, mut call: CallView) -> v1::Explanation {
         let queued = call.phase == PhaseName::Queued;
         let tool = queued.then(|| self.catalogue.find_as_called(&call.tool));
         let lane = tool.flatten();
         let lane = lane.map(|tool| Self::lane_status(&tool, Instant::now()));
+        if call.phase == PhaseName::Running
+            && let (Some(worker), Some(why)) = (&call.ledger.worker, &mut call.why)
+        {
+            why.push_str(&self.how_is(worker).await);
+        }
         convert::explanation(batch, call, lane)
+    }
+
+    /// What is to be said of a worker that runs a call.
+    async fn how_is(&self, worker: &WorkerId) -> String {
+        let session = self.workers.session(&worker.to_string());
+        let asked = session.and_then(|session| ask(&session, Visit::Look).ok());
+        let Some(answer) = asked else {
+            return String::new();
+        };
+        match timeout(PATIENCE, answer).await {
+            Ok(Ok(WorkerView {
+                state, silent_for, ..
+            })) => match state {
+                WorkerState::Away => {
+                    format!(" {worker} is away: its stream broke {silent_for:.1?} ago.")
+                }
+                WorkerState::Connected | WorkerState::Draining => {
+                    format!(" {worker} was last heard of {silent_for:.1?} ago.")
+                }
+            },
+            _ => format!(" The session of {worker} does not answer."),
+        }
     }
 }
 
@@ -302,8 +330,9 @@ impl AdminService for Operators {
         let mut explanations = Vec::new();
         for batches in batches.chunks(AT_ONCE) {
             for (id, view) in self.look_at(batches, &wanted).await {
-                let calls = view.into_iter().flat_map(|view| view.calls);
-                explanations.extend(calls.map(|call| self.explain(&id, call)));
+                for call in view.into_iter().flat_map(|view| view.calls) {
+                    explanations.push(self.explain(&id, call).await);
+                }
             }
             if explanations.len() >= MOST_EXPLANATIONS {
                 explanations.truncate(MOST_EXPLANATIONS);
