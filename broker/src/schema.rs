@@ -6,6 +6,7 @@ use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
 mod budget;
+mod references;
 
 /// The largest schema that a tool may register, in bytes.
 pub(crate) const MAX_SCHEMA_BYTES: usize = 256 * 1024;
@@ -66,11 +67,13 @@ impl Schema {
             return Ok(Self(None));
         }
         let mut schema: Value = serde_json::from_slice(text)?;
-        budget::count_references(&mut schema);
+        references::count(&mut schema).map_err(|why| Error::NotSchema(clip(why)))?;
         let validator = jsonschema::options()
             .offline()
             .with_pattern_options(PatternOptions::regex().size_limit(MAX_PATTERN_BYTES))
-            .with_keyword(budget::KEYWORD, |_, _, _| Ok(Box::new(budget::Step)))
+            .with_keyword(budget::KEYWORD, |_, steps, _| {
+                Ok(Box::new(budget::Step::of(steps)))
+            })
             .build(&schema)
             .map_err(|error| Error::NotSchema(clip(error.to_string())))?;
         Ok(Self(Some(validator)))
@@ -174,6 +177,8 @@ fn kind(value: &Value) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    mod costs;
 
     fn compile(schema: &str) -> Schema {
         Schema::compile(schema.as_bytes()).unwrap()

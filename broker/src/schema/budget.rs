@@ -8,33 +8,49 @@ use std::cell::Cell;
 use std::panic::resume_unwind;
 
 use jsonschema::{Keyword, ValidationError};
-use serde_json::{Value, json};
+use serde_json::Value;
 
-/// Steps through references that one check may take: far more than honest arguments need, and done in milliseconds.
+/// Steps through references that one check may take, a long one being several: far more than honest arguments need, and done in milliseconds.
 pub(super) const STEPS_TO_CHECK: u32 = 100_000;
 /// And to list what is wrong, where each step may leave a complaint that quotes the arguments.
 pub(super) const STEPS_TO_LIST: u32 = 2_000;
+/// How far the stack may grow on the way: half of what a thread of the runtime has. Without this bound a chain of
+/// references, each of which leads to the next, would end the process.
+const MAX_STACK_BYTES: usize = 1 << 20;
 /// The keyword that counts; no schema of a tool means anything by it.
 pub(super) const KEYWORD: &str = "toolpool:step";
 
 thread_local! {
     static LEFT: Cell<u32> = const { Cell::new(0) };
+    static BEGAN_AT: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A check that took too many steps; carried by an unwind.
 pub(super) struct Spent;
 
 /// The keyword as a validator.
-pub(super) struct Step;
+pub(super) struct Step(u32);
+
+impl Step {
+    /// Of the keyword's value: how many steps.
+    pub(super) fn of(value: &Value) -> Self {
+        Self(
+            value
+                .as_u64()
+                .and_then(|steps| steps.try_into().ok())
+                .unwrap_or(1),
+        )
+    }
+}
 
 impl<'i> Keyword<'i> for Step {
     fn validate(&self, _: &'i Value) -> Result<(), ValidationError<'i>> {
-        take();
+        take(self.0);
         Ok(())
     }
 
     fn is_valid(&self, _: &'i Value) -> bool {
-        take();
+        take(self.0);
         true
     }
 }
@@ -42,44 +58,21 @@ impl<'i> Keyword<'i> for Step {
 /// A check begins, which may take so many steps.
 pub(super) fn renew(steps: u32) {
     LEFT.set(steps);
+    BEGAN_AT.set(place_on_the_stack());
 }
 
-fn take() {
-    match LEFT.get().checked_sub(1) {
-        Some(left) => LEFT.set(left),
+fn take(steps: u32) {
+    let is_deep = place_on_the_stack().abs_diff(BEGAN_AT.get()) > MAX_STACK_BYTES;
+    match LEFT.get().checked_sub(steps) {
+        Some(left) if !is_deep => LEFT.set(left),
         // The validator has no other way to stop; no panic hook runs for this.
-        None => resume_unwind(Box::new(Spent)),
+        _ => resume_unwind(Box::new(Spent)),
     }
 }
 
-/// Puts a step in front of every reference below `schema`.
-pub(super) fn count_references(schema: &mut Value) {
-    let Value::Object(keywords) = schema else {
-        return;
-    };
-    for (keyword, value) in keywords.iter_mut() {
-        match keyword.as_str() {
-            // Values, not schemas.
-            "const" | "enum" | "default" | "examples" | "required" | "type" => {}
-            // Schemas by name, whatever the names are.
-            "properties" | "patternProperties" | "$defs" | "definitions" | "dependentSchemas" => {
-                if let Value::Object(named) = value {
-                    named.values_mut().for_each(count_references);
-                }
-            }
-            _ => match value {
-                Value::Array(schemas) => schemas.iter_mut().for_each(count_references),
-                value => count_references(value),
-            },
-        }
-    }
-    let refers = ["$ref", "$dynamicRef", "$recursiveRef"]
-        .iter()
-        .any(|key| keywords.contains_key(*key));
-    // One that others can refer into keeps its place: it is mostly the root, which is checked once.
-    let has_inside = ["$defs", "definitions", "$id", "$anchor", "$dynamicAnchor"];
-    if refers && !has_inside.iter().any(|key| keywords.contains_key(*key)) {
-        let reference = schema.take();
-        *schema = json!({"allOf": [{KEYWORD: true}, reference]});
-    }
+/// Where the stack has got to, near enough.
+#[inline(never)]
+fn place_on_the_stack() -> usize {
+    let here = 0_u8;
+    std::ptr::from_ref(std::hint::black_box(&here)).addr()
 }
