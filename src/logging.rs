@@ -1,73 +1,93 @@
 //! The log: to stderr, for people where there is a terminal, as JSON lines where there is none.
 
-use std::io::{self, IsTerminal};
-use std::sync::OnceLock;
+mod fields;
+mod filter;
+mod queue;
 
-use anyhow::{Context, Result, anyhow};
-use toolpool_broker::admin::LogControl;
-use tracing::Subscriber;
+use std::backtrace::{Backtrace, BacktraceStatus};
+use std::io::{self, IsTerminal, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::reload::Handle;
+use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-/// Looks at the filter, and changes it; the formats have filters of different types, so they are hidden in here.
-struct Filter {
-    show: Box<dyn Fn() -> Option<String> + Send + Sync>,
-    change: Box<dyn Fn(EnvFilter) -> Result<()> + Send + Sync>,
+pub(crate) use self::filter::control;
+use self::queue::{Queue, Writer};
+
+/// How long lines that nobody reads may hold up the end of the process.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// The log. Whoever lets go of it waits a moment for the last lines.
+#[derive(Default)]
+pub(crate) struct Log {
+    /// Of a service: a reader of stderr that stalls must not hold it up. A command has nothing else to do.
+    queue: Option<Arc<Queue>>,
 }
 
-/// There is one log, as there is one stderr.
-static FILTER: OnceLock<Filter> = OnceLock::new();
+impl Log {
+    /// Says the process's last word, behind what was logged before.
+    pub(crate) fn say(&self, line: &str) {
+        match &self.queue {
+            Some(queue) => queue.push(format!("{line}\n").as_bytes()),
+            None => {
+                let _ = writeln!(io::stderr(), "{line}");
+            }
+        }
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        if let Some(queue) = &self.queue {
+            queue.finish(LAST_LINES);
+        }
+    }
+}
 
 /// Starts the log. `filter` wins over `RUST_LOG`; without either, services say more than commands do.
-pub(crate) fn start(filter: Option<&str>, is_service: bool) -> Result<()> {
+pub(crate) fn start(filter: Option<&str>, is_service: bool) -> Result<Log> {
     let from_environment = std::env::var(EnvFilter::DEFAULT_ENV).ok();
     let usual = if is_service { "info" } else { "warn" };
     let directives = filter.or(from_environment.as_deref()).unwrap_or(usual);
-    let log = tracing_subscriber::fmt()
-        .with_env_filter(parse(directives)?)
+    let filter = filter::parse(directives)?;
+    let mut log = Log::default();
+    let mut writer = BoxMakeWriter::new(io::stderr);
+    if is_service {
+        let queue = Queue::start(io::stderr()).context("cannot start the log's thread")?;
+        panics_go_to(Arc::clone(&queue));
+        log.queue = Some(Arc::clone(&queue));
+        writer = BoxMakeWriter::new(move || Writer(Arc::clone(&queue)));
+    }
+    let to = tracing_subscriber::fmt()
+        .with_env_filter(filter)
         // A log that cannot be written must not end the task that wanted to write: the fallback would panic.
         .log_internal_errors(false)
-        .with_writer(io::stderr);
+        .with_writer(writer);
     if io::stderr().is_terminal() {
-        let log = log.with_target(false).with_filter_reloading();
-        keep(log.reload_handle());
-        log.init();
+        let to = to.with_target(false).fmt_fields(fields::for_terminal());
+        let to = to.with_filter_reloading();
+        filter::keep(to.reload_handle());
+        to.init();
     } else {
-        let log = log.json().with_filter_reloading();
-        keep(log.reload_handle());
-        log.init();
+        let to = to.json().with_filter_reloading();
+        filter::keep(to.reload_handle());
+        to.init();
     }
-    Ok(())
+    Ok(log)
 }
 
-/// The way to the filter for a service's admin port.
-pub(crate) fn control() -> LogControl {
-    LogControl {
-        show: Box::new(|| {
-            let shown = FILTER.get().and_then(|filter| (filter.show)());
-            shown.unwrap_or_default()
-        }),
-        change: Box::new(|directives| {
-            let changed = parse(directives).and_then(|new| {
-                let filter = FILTER.get().context("the log was not started")?;
-                (filter.change)(new)
-            });
-            changed.map_err(|error| format!("{error:#}"))
-        }),
-    }
-}
-
-fn parse(directives: &str) -> Result<EnvFilter> {
-    EnvFilter::try_new(directives)
-        .with_context(|| format!("`{directives}` is not a log filter; write something like `info`"))
-}
-
-fn keep<S: Subscriber + 'static>(handle: Handle<EnvFilter, S>) {
-    let other = handle.clone();
-    let filter = Filter {
-        show: Box::new(move || handle.with_current(EnvFilter::to_string).ok()),
-        change: Box::new(move |filter| other.reload(filter).map_err(|error| anyhow!(error))),
-    };
-    // A second log could not be started either.
-    let _ = FILTER.set(filter);
+/// Says panics there: the usual way would wait for the thread that writes.
+fn panics_go_to(queue: Arc<Queue>) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let thread = std::thread::current();
+        let name = thread.name().unwrap_or("unnamed");
+        let mut said = format!("thread '{name}' {panic}\n");
+        let backtrace = Backtrace::capture();
+        if backtrace.status() == BacktraceStatus::Captured {
+            said.push_str(&backtrace.to_string());
+        }
+        queue.push(said.as_bytes());
+    }));
 }

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use crate::command::Command;
+use crate::logging::Log;
 
 /// A broker that runs a language model's tool calls on a pool of workers.
 #[derive(Parser)]
@@ -32,15 +33,16 @@ const TROUBLE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let run = logging::start(cli.log.as_deref(), cli.command.is_service())
-        .and_then(|()| cli.command.run());
+    let (log, run) = match logging::start(cli.log.as_deref(), cli.command.is_service()) {
+        Ok(log) => (log, cli.command.run()),
+        Err(error) => (Log::default(), Err(error)),
+    };
     match run {
         Ok(code) => code,
         // Whoever read our output has gone: `toolpool tools | head -1`.
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            use io::Write;
-            let _ = writeln!(io::stderr(), "error: {}", joined(&error));
+            log.say(&format!("error: {}", joined(&error)));
             ExitCode::from(TROUBLE)
         }
     }

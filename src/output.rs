@@ -17,7 +17,7 @@ use toolpool_client::FinishedBatch;
 
 pub(crate) use self::paint::Paint;
 pub(crate) use self::status::StatusLine;
-pub(crate) use self::table::{Table, cut, one_line, width_of};
+pub(crate) use self::table::{Table, cut, drives_terminal, one_line, width_of};
 pub(crate) use self::time::{compact, human, stamp};
 
 /// Says on stderr what one should know, whatever goes to stdout.

@@ -10,6 +10,8 @@ use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use rustix::process::Signal;
+use toolpool_client::{Call, Client};
+
 use support::{Broker, PATIENCE, Process, eventually, stderr, stdout, toolpool};
 
 /// Sends a request; the answer's status and body.
@@ -158,8 +160,8 @@ fn there_need_not_be_an_admin_port() {
     assert!(broker.wait().success());
 }
 
-/// A broker that logs into a pipe, and its lines.
-fn logging_broker(filter: &str) -> (Process, [String; 2], Receiver<serde_json::Value>) {
+/// A broker that logs into a pipe which nobody reads yet, and where it listens.
+fn unread_broker(filter: &str) -> (Process, [String; 2]) {
     let mut command = toolpool();
     command
         .args([
@@ -173,13 +175,19 @@ fn logging_broker(filter: &str) -> (Process, [String; 2], Receiver<serde_json::V
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut broker = Process::start(&mut command);
-    let log = BufReader::new(broker.take_stderr());
     let mut said = BufReader::new(broker.take_stdout()).lines();
     let mut line = || said.next().and_then(Result::ok).expect("it says so");
     let addresses = ["listening on ", "admin listening on "].map(|before| {
         let address = line().strip_prefix(before).map(str::to_owned);
         address.expect("first the one, then the other")
     });
+    (broker, addresses)
+}
+
+/// A broker that logs into a pipe, and its lines.
+fn logging_broker(filter: &str) -> (Process, [String; 2], Receiver<serde_json::Value>) {
+    let (mut broker, addresses) = unread_broker(filter);
+    let log = BufReader::new(broker.take_stderr());
     let (sender, lines) = channel();
     std::thread::spawn(move || {
         for line in log.lines().map_while(Result::ok) {
@@ -198,6 +206,9 @@ fn the_log_is_json_and_its_filter_can_be_changed_while_the_broker_runs() {
     assert_eq!(get(&admin, "/log-filter"), (200, "error\n".to_owned()));
     assert_eq!(put(&admin, "toolpool_broker=noise").0, 400);
     assert_eq!(put(&admin, "").0, 400);
+    let (status, said) = put(&admin, "warning");
+    assert_eq!(status, 400);
+    assert!(said.contains("error, warn, info"), "{said}");
     assert_eq!(put(&admin, &"x".repeat(10_000)).0, 400);
     let from_a_page = "PUT /log-filter HTTP/1.1\r\norigin: http://evil.example";
     assert_eq!(http(&admin, from_a_page, "trace").0, 403);
@@ -232,4 +243,70 @@ fn a_failed_call_can_be_found_in_the_log_by_its_ids() {
     assert_eq!(fields["tool"], "no.such.tool");
     assert!(fields["call.id"].is_string(), "{failed}");
     drop(broker);
+}
+
+#[tokio::test]
+async fn a_log_that_nobody_reads_holds_nothing_up() {
+    let (mut broker, [address, _]) = unread_broker("toolpool_broker=debug");
+    let client = Client::connect(format!("http://{address}"));
+    let client = client.await.expect("it can be dialled");
+    // What a pipe takes on Linux; a page may have room left.
+    let enough = 60_000;
+    let calls: Vec<_> = (0..50)
+        .map(|id| Call::new(format!("call_{id}"), "no.such.tool", "{}"))
+        .collect();
+    for _ in 0..20 {
+        let batch = client.execute(calls.clone()).await;
+        assert_eq!(batch.expect("it answers").results().len(), calls.len());
+    }
+    broker.signal(Signal::TERM);
+    assert_eq!(broker.exit_code().await, Some(0));
+    let mut log = String::new();
+    let read = broker.take_stderr().read_to_string(&mut log);
+    assert!(
+        read.expect("it is text") > enough,
+        "the pipe was never full"
+    );
+    assert!(!log.contains("drained\""), "it is not the whole log");
+}
+
+#[test]
+fn the_last_line_is_written() {
+    let (broker, _, lines) = logging_broker("info");
+    broker.signal(Signal::TERM);
+    // The reader ends with the broker.
+    let last = lines.iter().last().expect("it says something");
+    assert_eq!(last["fields"]["message"], "drained");
+}
+
+#[tokio::test]
+async fn lines_that_were_lost_are_counted_in_the_log() {
+    let (mut broker, [address, _]) = unread_broker("toolpool_broker=debug,warn");
+    let client = Client::connect(format!("http://{address}"));
+    let client = client.await.expect("it can be dialled");
+    let calls: Vec<_> = (0..250)
+        .map(|id| Call::new(format!("call_{id}"), "no.such.tool", "{}"))
+        .collect();
+    for _ in 0..50 {
+        client.execute(calls.clone()).await.expect("it answers");
+    }
+    let mut lines = BufReader::new(broker.take_stderr()).lines();
+    let lost = lines.find_map(|line| {
+        let line: serde_json::Value = serde_json::from_str(&line.ok()?).ok()?;
+        line["fields"]["lines.lost"].as_u64()
+    });
+    assert!(lost.is_some_and(|lost| lost > 0), "{lost:?}");
+}
+
+#[test]
+fn a_filter_that_would_silence_the_log_is_refused() {
+    let mut command = toolpool();
+    let run = command.args(["broker", "--log", "warning"]).output();
+    let run = run.expect("the program runs");
+    assert_eq!(run.status.code(), Some(2));
+    assert!(
+        stderr(&run).contains("error, warn, info"),
+        "{}",
+        stderr(&run)
+    );
 }

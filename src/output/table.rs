@@ -113,9 +113,20 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
 
 /// The text on one line, with nothing in it that a terminal would obey: what tools say is not to be trusted.
 pub(crate) fn one_line(text: &str) -> String {
+    let text = text.chars().filter(|c| !turns_text(*c));
     let visible = |c: char| if c.is_control() { ' ' } else { c };
-    let text: String = text.chars().map(visible).collect();
+    let text: String = text.map(visible).collect();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// Whether a terminal does something else with it than show it in its place.
+pub(crate) fn drives_terminal(c: char) -> bool {
+    c.is_control() || turns_text(c)
+}
+
+/// Whether it changes the direction of the text behind it, which then reads as what it is not.
+fn turns_text(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]
@@ -162,6 +173,7 @@ mod tests {
     #[test]
     fn what_a_tool_says_cannot_drive_the_terminal() {
         assert_eq!(one_line("a\n\n b\x1b[2J\tc\r"), "a b [2J c");
+        assert_eq!(one_line("a\u{202e}b\u{2066} c\u{2069}"), "ab c");
     }
 
     #[test]

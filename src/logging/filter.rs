@@ -1,0 +1,115 @@
+//! What is logged, and how that is changed while the process runs.
+
+use std::sync::OnceLock;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use toolpool_broker::admin::LogControl;
+use tracing::Subscriber;
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::reload::Handle;
+
+/// Looks at the filter, and changes it; the formats have filters of different types, so they are hidden in here.
+struct Filter {
+    show: Box<dyn Fn() -> Option<String> + Send + Sync>,
+    change: Box<dyn Fn(EnvFilter) -> Result<()> + Send + Sync>,
+}
+
+/// There is one log, as there is one stderr.
+static FILTER: OnceLock<Filter> = OnceLock::new();
+
+/// The crates whose name alone means all that they log.
+const CRATES: [&str; 12] = [
+    "toolpool",
+    "toolpool_broker",
+    "toolpool_client",
+    "toolpool_worker",
+    "h2",
+    "hyper",
+    "hyper_util",
+    "opentelemetry",
+    "opentelemetry_otlp",
+    "opentelemetry_sdk",
+    "tonic",
+    "tower",
+];
+
+/// Reads a filter. A word that is no level would mean all that a crate of this name logs, and nothing else: the log would
+/// fall silent, so it must be a crate that is here.
+pub(super) fn parse(directives: &str) -> Result<EnvFilter> {
+    for word in directives.split(',').map(str::trim) {
+        let is_lone = word.starts_with(|c: char| c.is_alphanumeric() || c == '_')
+            && !word.contains(['=', '[']);
+        let is_crate = CRATES.contains(&word.split("::").next().unwrap_or_default());
+        ensure!(
+            !is_lone || is_crate || word.parse::<LevelFilter>().is_ok(),
+            "`{word}` is no level of the log; the levels are off, error, warn, info, debug and trace, for one crate \
+                 write CRATE=LEVEL"
+        );
+    }
+    EnvFilter::try_new(directives)
+        .with_context(|| format!("`{directives}` is not a log filter; write something like `info`"))
+}
+
+pub(super) fn keep<S: Subscriber + 'static>(handle: Handle<EnvFilter, S>) {
+    let other = handle.clone();
+    let filter = Filter {
+        show: Box::new(move || handle.with_current(EnvFilter::to_string).ok()),
+        change: Box::new(move |filter| other.reload(filter).map_err(|error| anyhow!(error))),
+    };
+    // A second log could not be started either.
+    let _ = FILTER.set(filter);
+}
+
+/// The way to the filter for a service's admin port.
+pub(crate) fn control() -> LogControl {
+    LogControl {
+        show: Box::new(|| {
+            let shown = FILTER.get().and_then(|filter| (filter.show)());
+            shown.unwrap_or_default()
+        }),
+        change: Box::new(|directives| change(directives).map_err(|error| format!("{error:#}"))),
+    }
+}
+
+fn change(directives: &str) -> Result<()> {
+    let filter = FILTER.get().context("the log was not started")?;
+    (filter.change)(parse(directives)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_is_no_filter() {
+        for wrong in [
+            "warning",
+            "info,warning",
+            "verbose",
+            "Information, h2=off",
+            "my_crate",
+        ] {
+            let error = format!("{:#}", parse(wrong).unwrap_err());
+            assert!(
+                error.contains("error, warn, info, debug"),
+                "{wrong}: {error}"
+            );
+        }
+        for right in [
+            "warn",
+            "INFO",
+            "0",
+            "info,toolpool_worker=debug",
+            "toolpool_broker::lane",
+            "h2,info",
+            "my_crate=info",
+            "off,h2=trace",
+            "[attempt]=debug",
+            "[attempt{tool}]=debug,warn",
+        ] {
+            let parsed = parse(right);
+            assert!(parsed.is_ok(), "{right}: {parsed:?}");
+        }
+    }
+}
