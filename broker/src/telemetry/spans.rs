@@ -62,12 +62,12 @@ pub(crate) enum BatchEnd<'a> {
 pub(super) fn make(
     finished: &Finished<'_>,
     scope: &InstrumentationScope,
-    export: &mut dyn FnMut(SpanData),
+    spans: &mut Vec<SpanData>,
 ) {
     let mut maker = Maker {
         finished,
         scope,
-        export,
+        spans,
     };
     for call in &finished.report.calls {
         maker.call(call);
@@ -81,7 +81,7 @@ pub(super) fn make(
 struct Maker<'a> {
     finished: &'a Finished<'a>,
     scope: &'a InstrumentationScope,
-    export: &'a mut dyn FnMut(SpanData),
+    spans: &'a mut Vec<SpanData>,
 }
 
 /// What differs from span to span.
@@ -343,7 +343,7 @@ impl Maker<'_> {
     fn span(&mut self, draft: Draft) {
         let trace = self.finished.trace;
         let is_batch = draft.id == trace.span();
-        (self.export)(SpanData {
+        self.spans.push(SpanData {
             span_context: trace.span_context(draft.id),
             parent_span_id: draft.parent,
             parent_span_is_remote: is_batch && trace.parent().is_some(),
