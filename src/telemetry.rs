@@ -3,7 +3,7 @@
 //! On when `OTEL_EXPORTER_OTLP_ENDPOINT` or `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is set, unless `OTEL_SDK_DISABLED` is
 //! `true` or `OTEL_TRACES_EXPORTER` is `none`. Spans wait in a bounded queue (`OTEL_BSP_MAX_QUEUE_SIZE`) and are sent by
 //! a thread and a runtime of their own, so that a collector that is slow or dead costs those that find no room, and
-//! nothing else.
+//! nothing else. Of the broker's, a batch's find room together or not at all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,11 +15,16 @@ use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{
-    self, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanProcessor,
+    self, BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanProcessor,
 };
 use tokio::runtime::{Handle, Runtime};
-use toolpool_broker::{Sampling, Telemetry};
+use toolpool_broker::{Sampling, SpanRoom, Telemetry};
 
+/// Spans that wait at most, where no variable says it: a broker's come a batch at a time, and batches may end at once. An empty
+/// queue takes some 370 bytes a span.
+pub(crate) const BROKER_QUEUE: usize = 32_768;
+/// The same of a worker, which makes one for each attempt.
+pub(crate) const WORKER_QUEUE: usize = 8_192;
 /// How long what has not been sent may hold up the end of the process.
 const LAST_EXPORT: Duration = Duration::from_secs(2);
 /// Beyond the exporter's own time (`OTEL_EXPORTER_OTLP_TIMEOUT`), in case that it does not keep to it.
@@ -28,6 +33,7 @@ const EXPORT_SLACK: Duration = Duration::from_secs(5);
 /// The way to the collector.
 pub(crate) struct Export {
     processor: Shared,
+    room: Arc<SpanRoom>,
     /// It has been said that nothing arrives.
     fails: Arc<AtomicBool>,
     resource: Resource,
@@ -35,8 +41,8 @@ pub(crate) struct Export {
 }
 
 impl Export {
-    /// `None`: it is not wanted. `service`: the process's name where no variable gives it another.
-    pub(crate) fn start(service: &'static str) -> Result<Option<Self>> {
+    /// `None`: it is not wanted. `service` and `queue`: the process's name, and how many spans may wait, where no variable says it.
+    pub(crate) fn start(service: &'static str, queue: usize) -> Result<Option<Self>> {
         if !is_wanted() {
             return Ok(None);
         }
@@ -58,17 +64,24 @@ impl Export {
                 .context("cannot export traces; they go over gRPC without TLS, to http://…")?
         };
         let fails = Arc::new(AtomicBool::new(false));
+        let queue = queue_size(queue);
+        let room = Arc::new(SpanRoom::new(queue));
         let exporter = Watched {
             exporter: Arc::new(exporter),
             runtime: runtime.handle().clone(),
             timeout: export_timeout() + EXPORT_SLACK,
             fails: Arc::clone(&fails),
+            room: Arc::clone(&room),
         };
-        let mut processor = BatchSpanProcessor::builder(exporter).build();
+        let config = BatchConfigBuilder::default().with_max_queue_size(queue);
+        let mut processor = BatchSpanProcessor::builder(exporter)
+            .with_batch_config(config.build())
+            .build();
         let resource = resource(service);
         processor.set_resource(&resource);
         Ok(Some(Self {
             processor: Shared(Arc::new(processor)),
+            room,
             fails,
             resource,
             runtime,
@@ -80,13 +93,17 @@ impl Export {
         Telemetry::default()
             .with_traces(self.processor.clone(), sampling())
             .sparing_while(Arc::clone(&self.fails))
+            .with_room(Arc::clone(&self.room))
     }
 
     /// For everything else in this process that uses OpenTelemetry: the worker, and tools.
     pub(crate) fn install(&self) {
         let provider = SdkTracerProvider::builder()
             .with_resource(self.resource.clone())
-            .with_span_processor(self.processor.clone())
+            .with_span_processor(OneByOne {
+                processor: self.processor.clone(),
+                room: Arc::clone(&self.room),
+            })
             .build();
         global::set_tracer_provider(provider);
     }
@@ -126,6 +143,34 @@ impl SpanProcessor for Shared {
     }
 }
 
+/// What comes without a batch takes its room by itself.
+#[derive(Debug)]
+struct OneByOne {
+    processor: Shared,
+    room: Arc<SpanRoom>,
+}
+
+impl SpanProcessor for OneByOne {
+    fn on_start(&self, span: &mut Span, context: &opentelemetry::Context) {
+        self.processor.on_start(span, context);
+    }
+
+    fn on_end(&self, span: SpanData) {
+        // The queue does not take one that is not sampled.
+        if span.span_context.is_sampled() && self.room.take(1) {
+            self.processor.on_end(span);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.processor.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.processor.shutdown_with_timeout(timeout)
+    }
+}
+
 /// An exporter that works on a runtime of its own, always comes to an end, and says once that it fails.
 #[derive(Debug)]
 struct Watched<E> {
@@ -133,11 +178,13 @@ struct Watched<E> {
     runtime: Handle,
     timeout: Duration,
     fails: Arc<AtomicBool>,
+    room: Arc<SpanRoom>,
 }
 
 impl<E: trace::SpanExporter + 'static> trace::SpanExporter for Watched<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
+        self.room.give_back(spans);
         let exporter = Arc::clone(&self.exporter);
         let timeout = self.timeout;
         let sending = self.runtime.spawn(async move {
@@ -148,12 +195,15 @@ impl<E: trace::SpanExporter + 'static> trace::SpanExporter for Watched<E> {
             Ok(result) => result,
             Err(error) => Err(OTelSdkError::InternalFailure(error.to_string())),
         };
+        if result.is_err() {
+            self.room.unsent(spans);
+        }
         match &result {
             Ok(()) if self.fails.swap(false, Ordering::Relaxed) => {
                 tracing::warn!("traces are exported again");
             }
             Err(error) if !self.fails.swap(true, Ordering::Relaxed) => {
-                tracing::warn!(%error, spans, "traces cannot be exported; more are dropped without a word until they can");
+                tracing::warn!(%error, spans, "traces cannot be exported; more are dropped, and counted, until they can");
             }
             _ => {}
         }
@@ -192,6 +242,11 @@ fn for_traces(what: &str) -> Option<(String, String)> {
         let name = format!("{begin}{what}");
         variable(&name).map(|value| (name, value))
     })
+}
+
+fn queue_size(default: usize) -> usize {
+    let set = variable("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|spans| spans.parse().ok());
+    set.filter(|spans| *spans > 0).unwrap_or(default)
 }
 
 fn export_timeout() -> Duration {
@@ -275,6 +330,7 @@ mod tests {
             runtime: Handle::current(),
             timeout: Duration::from_secs(15),
             fails: Arc::default(),
+            room: Arc::new(SpanRoom::new(1)),
         };
         let given_up = watched.export(Vec::new()).await;
         assert!(

@@ -1,14 +1,18 @@
 //! Traces of whole processes, as a collector gets them.
 
+#![expect(clippy::unwrap_used, reason = "tests may fail loudly")]
+
 mod support;
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
 use std::process::Stdio;
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 use toolpool_client::{BatchOptions, Client};
 
@@ -198,6 +202,73 @@ fn what_cannot_be_exported_to_is_refused_at_the_start() {
         let run = command.env(variable, value).output().unwrap();
         assert_eq!(run.status.code(), Some(2), "{variable}");
         assert!(stderr(&run).contains(expected), "{}", stderr(&run));
+    }
+}
+
+/// What the broker dropped, from its metrics.
+fn spans_dropped(admin: &str) -> f64 {
+    let mut stream = TcpStream::connect(admin).unwrap();
+    let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let series = answer
+        .lines()
+        .filter(|line| line.starts_with("toolpool_spans_dropped_total{"));
+    series
+        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
+        .sum()
+}
+
+#[tokio::test]
+async fn batches_that_end_at_once_have_their_traces_whole_or_not_at_all() {
+    // The first has room for all; the second for two batches at the most.
+    for queue in ["", "1000"] {
+        let collector = Collector::start().await;
+        let [endpoint, soon] = collector.variables();
+        let queue = [endpoint, soon, ("OTEL_BSP_MAX_QUEUE_SIZE", queue)];
+        let mut broker = Broker::start_in(&queue, &[]);
+        let admin = broker.admin_address();
+        let _worker = broker.demo_worker("w", &[]);
+        broker.wait_for_workers("calculate", 1).await;
+        let mut ids = Vec::new();
+        for _ in 0..2 {
+            let mut open = JoinSet::new();
+            for _ in 0..8 {
+                let client = broker.client();
+                open.spawn(async move {
+                    let mut batch = client.batch(BatchOptions::default()).await.unwrap();
+                    for id in 0..200 {
+                        let arguments = r#"{"expression": "6 * 7"}"#;
+                        let id = id.to_string();
+                        batch.call(&id, "calculate", arguments).await.unwrap();
+                    }
+                    batch.finish().await.unwrap().summary.trace_id.unwrap()
+                });
+            }
+            ids.extend(open.join_all().await);
+        }
+        let dropped = spans_dropped(&admin);
+        // What waits is sent then.
+        broker.process.signal(Signal::TERM);
+        assert_eq!(broker.process.exit_code().await, Some(0));
+        let mut there = 0;
+        for id in &ids {
+            let spans = collector.trace(id);
+            if spans.is_empty() {
+                continue;
+            }
+            one(&spans, "toolpool.batch");
+            let calls = spans
+                .iter()
+                .filter(|kept| kept.span.name == "execute_tool calculate");
+            assert_eq!(calls.count(), 200, "{id}");
+            there += 1;
+        }
+        assert_eq!(there == ids.len(), dropped < 1.0, "{there} are there");
+        if queue[2].1.is_empty() {
+            assert_eq!(there, ids.len());
+        }
     }
 }
 

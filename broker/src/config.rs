@@ -153,8 +153,7 @@ settings! {
     max_pause: Time(ms(0), ms(3_600_000)) = "60s", "0ms to 1h";
     /// How long open batches may go on after SIGTERM.
     drain_grace: Time(ms(0), ms(86_400_000)) = "30s", "0ms to 24h";
-    /// Whether traces carry what calls are given and give back, clipped. The first line of an error's message, which a
-    /// tool may have written, is in them always.
+    /// Whether traces carry what calls are given and give back, clipped, and the first line of errors' messages.
     trace_content: Switch() = "false", "true or false";
 }
 

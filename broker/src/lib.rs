@@ -57,7 +57,7 @@ mod tool_format;
 pub use admin::Admin;
 pub use config::Config;
 pub use drain::Shutdown;
-pub use telemetry::{Sampling, Telemetry};
+pub use telemetry::{Sampling, SpanRoom, Telemetry};
 
 use catalogue::Catalogue;
 use drain::Steps;
@@ -233,7 +233,7 @@ impl Broker {
             batches: Batches::new(config.max_open_batches),
             keys: Arc::new(AtomicU64::new(0)),
             tasks: batches.clone(),
-            telemetry,
+            telemetry: telemetry.clone(),
             draining: steps.draining.clone(),
             expire: steps.expire.clone(),
         };
@@ -242,6 +242,7 @@ impl Broker {
             catalogue: Arc::clone(&catalogue),
             batches: Arc::clone(&agents.batches),
             draining: steps.draining.clone(),
+            telemetry,
         };
         let context = SessionContext {
             metrics,

@@ -395,21 +395,31 @@ fn histogram(meter: &Meter, metric: &Metric) -> Histogram<f64> {
 
 /// Up-down counters, not gauges: the SDK would go on showing a gauge's last value of a tool that is long forgotten.
 fn gauges(meter: &Meter, readings: &Arc<RwLock<Readings>>) {
-    for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Gauge) {
+    let show = |metric: &'static Metric| {
         let readings = Arc::clone(readings);
-        let show = move |observer: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
+        move |observer: &dyn opentelemetry::metrics::AsyncInstrument<f64>| {
             for (value, labels) in readings.read().of(metric.name) {
                 observer.observe(*value, labels);
             }
-        };
+        }
+    };
+    for metric in METRICS.iter().filter(|metric| metric.kind == Kind::Gauge) {
         // The callback is the meter's; the instrument itself is of no more use.
         let _ = meter
             .f64_observable_up_down_counter(metric.name)
             .with_description(metric.meaning)
             .with_unit(metric.unit)
-            .with_callback(show)
+            .with_callback(show(metric))
             .build();
     }
+    // Counted where spans are handed over, which may be before there are metrics.
+    let metric = &table::SPANS_DROPPED;
+    let _ = meter
+        .f64_observable_counter(metric.name)
+        .with_description(metric.meaning)
+        .with_unit(metric.unit)
+        .with_callback(show(metric))
+        .build();
 }
 
 /// The buckets of an instrument, and room for all label values that it can have.

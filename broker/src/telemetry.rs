@@ -14,9 +14,11 @@ use parking_lot::Mutex;
 use tokio::time::Instant;
 
 pub(crate) mod context;
+mod room;
 pub(crate) mod spans;
 
 pub(crate) use context::{Trace, TraceContext};
+pub use room::SpanRoom;
 pub(crate) use spans::{BatchEnd, Finished};
 
 /// While spans do not get through, one batch in this time makes some, which show when they do again.
@@ -27,6 +29,7 @@ const RETRY: Duration = Duration::from_millis(100);
 pub struct Telemetry {
     traces: Option<Arc<Traces>>,
     outage: Option<Arc<Outage>>,
+    room: Option<Arc<SpanRoom>>,
 }
 
 /// Which batches are traced.
@@ -79,6 +82,22 @@ impl Telemetry {
         self
     }
 
+    /// A batch's spans are handed over together if there is room for all of them, and dropped together if not: a trace
+    /// without its root, or without some of its calls, says what is not so. They take their room; the exporter gives it back.
+    #[must_use]
+    pub fn with_room(mut self, room: Arc<SpanRoom>) -> Self {
+        self.room = Some(room);
+        self
+    }
+
+    /// Spans that were dropped so far, by reason.
+    pub(crate) fn spans_dropped(&self) -> [(&'static str, u64); 2] {
+        match &self.room {
+            Some(room) => room.dropped(),
+            None => SpanRoom::new(0).dropped(),
+        }
+    }
+
     /// The trace of a new batch. `None`: there is none, and workers are told of none.
     pub(crate) fn trace(&self, agent: Option<TraceContext>) -> Option<Arc<Trace>> {
         let Some(traces) = &self.traces else {
@@ -110,9 +129,14 @@ impl Telemetry {
         if outage.is_some_and(|outage| outage.spares(Instant::now())) {
             return;
         }
-        spans::make(finished, &traces.scope, &mut |span| {
-            traces.processor.on_end(span);
-        });
+        let mut spans = Vec::with_capacity(1 + 2 * finished.report.calls.len());
+        spans::make(finished, &traces.scope, &mut spans);
+        let room = self.room.as_ref();
+        if room.is_none_or(|room| room.take(spans.len())) {
+            for span in spans {
+                traces.processor.on_end(span);
+            }
+        }
     }
 }
 

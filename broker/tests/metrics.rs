@@ -6,15 +6,19 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use prometheus_parse::{Sample, Scrape, Value};
 use serde_json::json;
+use support::agent::whole;
+use support::spans::Spans;
 use support::worker::{attempts, error, read_only, register, side_effecting, tool};
 use support::{Broker, settle};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use toolpool_broker::metrics::{Kind, METRICS};
+use toolpool_broker::{Sampling, SpanRoom, Telemetry};
 use toolpool_proto::v1::{self, ErrorCode};
 
 /// Sends a request as it is; the answer's status and body.
@@ -153,6 +157,8 @@ async fn waits_retries_and_fenced_leases_are_counted_where_they_happen() {
     let seen = scrape(admin).await;
     seen.expect("toolpool_calls_queued", &[("tool", "limited")], 1.0);
     seen.expect("toolpool_calls_queued", &[("tool", "free")], 1.0);
+    seen.expect("toolpool_in_flight_limit", &[("tool", "limited")], 1.0);
+    seen.expect("toolpool_in_flight_limit", &[], 1.0);
     // More slots would not help a tool that is at its limit.
     seen.expect("toolpool_slots_needed", &[("tool", "limited")], 1.0);
     seen.expect("toolpool_slots_needed", &[("tool", "free")], 1.0);
@@ -407,4 +413,46 @@ async fn connections_that_say_nothing_do_not_keep_a_probe_out_for_long() {
     // 40 in turns of 32 that are given two seconds each.
     let answered = tokio::time::timeout(Duration::from_secs(20), get(admin, "/healthz")).await;
     assert_eq!(answered.unwrap().0, 200);
+}
+
+/// A trace without its root, or without some of its calls, would say what is not so.
+#[tokio::test]
+async fn a_batch_that_finds_no_room_for_all_of_its_spans_is_dropped_as_a_whole_and_counted() {
+    let spans = Spans::default();
+    let room = Arc::new(SpanRoom::new(8));
+    let telemetry = Telemetry::default()
+        .with_traces(spans.clone(), Sampling::ALWAYS)
+        .with_room(Arc::clone(&room));
+    let (broker, admin) = Broker::start_all(telemetry).await;
+    let name = "toolpool_spans_dropped_total";
+    // Each call has one span, and its batch another.
+    let batch = async |calls: usize| {
+        let calls = (0..calls).map(|id| whole(&id.to_string(), "none", "{}"));
+        let request = v1::ExecuteBatchRequest {
+            calls: calls.collect(),
+            ..Default::default()
+        };
+        broker.execute_batch(request).await.unwrap();
+    };
+    let seen = scrape(admin).await;
+    assert_eq!(
+        seen.values_of("reason")
+            .intersection(&["full", "unsent"].into())
+            .count(),
+        2
+    );
+    batch(4).await;
+    assert_eq!(spans.names().len(), 5);
+    batch(3).await;
+    assert_eq!(spans.names().len(), 5, "{:?}", spans.names());
+    batch(2).await;
+    assert_eq!(spans.names().len(), 8);
+    // The exporter takes some out, and the collector does not take them.
+    room.give_back(5);
+    room.unsent(5);
+    batch(4).await;
+    assert_eq!(spans.names().len(), 13);
+    let seen = scrape(admin).await;
+    seen.expect(name, &[("reason", "full")], 4.0);
+    seen.expect(name, &[("reason", "unsent")], 5.0);
 }

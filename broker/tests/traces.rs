@@ -245,8 +245,8 @@ async fn failed_cut_early_and_duplicate_calls_have_spans_that_say_so() {
     }
     assert_eq!(
         failure(&spans.call("a")).as_deref(),
-        Some("no such thing"),
-        "its first line"
+        Some("tool_failed"),
+        "its message may quote the arguments"
     );
     let off = spans.child(&spans.call("b"), "attempt 1");
     assert_eq!(
@@ -318,7 +318,7 @@ async fn a_retry_shows_its_pause_as_a_gap() {
     let call = spans.call("a");
     assert_eq!(spans.below(&call), ["attempt 1", "attempt 2"]);
     let first = spans.child(&call, "attempt 1");
-    assert_eq!(failure(&first).as_deref(), Some("not now"));
+    assert_eq!(failure(&first).as_deref(), Some("tool_failed"));
     let (at, _) = times(&spans.child(&call, "attempt 2"), &first);
     assert!((300..310).contains(&at), "{at} ms");
 }
@@ -439,10 +439,23 @@ async fn what_calls_are_given_and_give_back_is_told_only_if_it_is_wanted() {
             .send_all([start(0, "a", "look_up"), delta(0, &long)])
             .await;
         agent.stop(0).await;
-        agent.send_all([call("b", "nobody", "{}")]).await;
+        agent.send_all([call("b", "look_up", "{}")]).await;
         agent.send(seal(TurnEnd::Complete)).await;
         worker.answer_next("found").await;
+        let failing = worker.assignment().await;
+        let no = error(ErrorCode::ToolFailed, "no such thing\nand more");
+        worker.fail(&failing, no).await;
         agent.finished().await.unwrap();
+        let failed = spans.call("b");
+        let attempt = spans.child(&failed, "attempt 1");
+        let told = if wanted {
+            "no such thing"
+        } else {
+            "tool_failed"
+        };
+        for span in [failed, attempt] {
+            assert_eq!(failure(&span).as_deref(), Some(told), "its first line");
+        }
         let span = spans.call("a");
         let arguments = attribute(&span, "gen_ai.tool.call.arguments");
         let result = attribute(&span, "gen_ai.tool.call.result");

@@ -14,7 +14,7 @@ use toolpool_broker::{Admin, Operations, Shutdown, Telemetry};
 use crate::logging;
 use crate::output::Output;
 use crate::signals::Signals;
-use crate::telemetry::Export;
+use crate::telemetry::{BROKER_QUEUE, Export};
 
 /// Run the broker that agents and workers dial
 ///
@@ -96,7 +96,7 @@ impl Broker {
             Output::new().line(config.to_toml().trim_end())?;
             return Ok(ExitCode::SUCCESS);
         }
-        let export = Export::start("toolpool-broker")?;
+        let export = Export::start("toolpool-broker", BROKER_QUEUE)?;
         let telemetry = export.as_ref().map(Export::broker).unwrap_or_default();
         let runtime = runtime(config.threads)?;
         let code = runtime.block_on(serve(config, telemetry, self.exit_with_parent));

@@ -10,7 +10,7 @@ use toolpool_worker::{Shutdown, Worker as PoolWorker, demo, exec};
 
 use super::{BrokerAddress, parse_duration};
 use crate::signals::Signals;
-use crate::telemetry::Export;
+use crate::telemetry::{Export, WORKER_QUEUE};
 
 /// Run a worker, which serves tools
 ///
@@ -98,7 +98,7 @@ impl Worker {
             .version(env!("CARGO_PKG_VERSION"))
             .build()?;
 
-        let export = Export::start("toolpool-worker")?;
+        let export = Export::start("toolpool-worker", WORKER_QUEUE)?;
         if let Some(export) = &export {
             export.install();
         }

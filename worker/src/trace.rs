@@ -15,9 +15,6 @@ use opentelemetry::{
 
 use crate::{Output, ToolError, assignment::Assignment};
 
-/// As much of an error's first line as becomes the span's status.
-const MAX_STATUS_BYTES: usize = 256;
-
 /// An attempt's place in its trace. Clones stand for the same span.
 #[derive(Clone, Debug)]
 pub(crate) struct Trace(Context);
@@ -74,23 +71,28 @@ impl Trace {
         if let Err(error) = result {
             let code = error.code().as_str_name();
             let code = code.strip_prefix("ERROR_CODE_").unwrap_or(code);
-            self.failed(code.to_ascii_lowercase(), error.message());
+            self.failed(code.to_ascii_lowercase());
         }
         self.0.span().end();
     }
 
     /// The tool has panicked.
-    pub(crate) fn panicked(&self, message: &str) {
-        self.failed("panic".to_owned(), message);
+    pub(crate) fn panicked(&self) {
+        self.failed("panic".to_owned());
         self.0.span().end();
     }
 
-    fn failed(&self, kind: String, message: &str) {
+    /// The tool was dropped before it had returned.
+    pub(crate) fn dropped(&self) {
+        self.failed("cancelled".to_owned());
+        self.0.span().end();
+    }
+
+    /// The message is left out: it may quote the arguments, which no trace holds unless the broker's operator wants it.
+    fn failed(&self, kind: String) {
         let span = self.0.span();
-        span.set_attribute(KeyValue::new("error.type", kind));
-        let line = message.lines().next().unwrap_or_default();
-        let line = &line[..line.floor_char_boundary(MAX_STATUS_BYTES)];
-        span.set_status(Status::error(line.to_owned()));
+        span.set_attribute(KeyValue::new("error.type", kind.clone()));
+        span.set_status(Status::error(kind));
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use opentelemetry::trace::{SpanKind, Status, TraceContextExt, Tracer};
-use opentelemetry::{Context as Current, global};
+use opentelemetry::{Context as Current, KeyValue, global};
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{SdkTracerProvider, Span, SpanData, SpanProcessor};
 use serde_json::json;
@@ -74,10 +74,14 @@ async fn a_tool_runs_below_the_workers_span_which_is_below_the_brokers() {
     let fails = Tool::raw("fails", "", schema(), |_, _| async {
         Err(ToolError::failed("no\nsuch thing"))
     });
+    let hangs = Tool::raw("hangs", "", schema(), |_, _| std::future::pending());
     let panics = Tool::raw("panics", "", schema(), |_, _| async { panic!("oh") });
-    let builder = Worker::builder("http://broker").id("w").slots(4);
+    let builder = Worker::builder("http://broker")
+        .id("w")
+        .slots(4)
+        .cancel_grace(Duration::ZERO);
     let mut broker = Broker::start();
-    let _worker = Running::start(&broker, builder.tools([says, fails, panics]));
+    let _worker = Running::start(&broker, builder.tools([says, fails, hangs, panics]));
     let mut connection = broker.accept().await;
 
     connection.send(traced(1, "says", "01")).await;
@@ -99,12 +103,24 @@ async fn a_tool_runs_below_the_workers_span_which_is_below_the_brokers() {
     assert_eq!(said, json!([parent, "vendor=1", id.to_string()]));
     assert_eq!(taken("inside").parent_span_id, id);
 
-    for (lease, tool, status) in [(2, "fails", "no"), (3, "panics", "oh")] {
+    // Messages are not told: they may quote the arguments.
+    for (lease, tool, status) in [(2, "fails", "tool_failed"), (3, "panics", "panic")] {
         connection.send(traced(lease, tool, "01")).await;
         connection.outcome().await;
         let run = taken(&format!("run {tool}"));
         assert_eq!(run.status, Status::error(status));
+        assert!(
+            run.attributes
+                .contains(&KeyValue::new("error.type", status))
+        );
     }
+
+    // One that is dropped after its cancel has a span that says so.
+    connection.send(traced(6, "hangs", "01")).await;
+    connection.cancel(6).await;
+    connection.outcome().await;
+    let run = taken("run hangs");
+    assert_eq!(run.status, Status::error("cancelled"));
 
     // The broker's decision not to record holds, and no context is no trace.
     connection.send(traced(4, "says", "00")).await;

@@ -94,6 +94,8 @@ pub(crate) struct Load {
     /// Slots that would be used now if there were as many as one could wish.
     pub(crate) slots_needed: usize,
     pub(crate) workers: usize,
+    /// Calls that may be in flight, if that is limited.
+    pub(crate) in_flight_limit: Option<usize>,
     /// With a rate: starts a second that it permits, and the share of its burst that is used up.
     pub(crate) rate: Option<(f64, f64)>,
 }
@@ -105,6 +107,10 @@ impl Load {
         self.in_flight += other.in_flight;
         self.slots_needed += other.slots_needed;
         self.workers += other.workers;
+        self.in_flight_limit = match (self.in_flight_limit, other.in_flight_limit) {
+            (Some(a), Some(b)) => Some(a + b),
+            (one, other) => one.or(other),
+        };
         self.rate = match (self.rate, other.rate) {
             (Some((a, used_of_a)), Some((b, used_of_b))) => Some((a + b, used_of_a.max(used_of_b))),
             (one, other) => one.or(other),
@@ -258,9 +264,8 @@ impl State {
     /// How busy the lane is. Those who wait count as in need of a slot if a slot is what the first of them waits for.
     pub(super) fn load(&self, now: Instant) -> Load {
         let in_flight = usize_of(self.in_flight);
-        let room = self
-            .max_in_flight
-            .map_or(usize::MAX, |most| usize_of(most.get()));
+        let limit = self.max_in_flight.map(|most| usize_of(most.get()));
+        let room = limit.unwrap_or(usize::MAX);
         let in_need = match self.blocked.now {
             Some((Cause::Slot | Cause::NoWorker, _)) => self.queue.len(),
             Some((Cause::Rate | Cause::InFlight | Cause::Pause, _)) | None => 0,
@@ -271,6 +276,7 @@ impl State {
             in_flight,
             slots_needed: in_flight + in_need.min(room.saturating_sub(in_flight)),
             workers: self.workers(),
+            in_flight_limit: limit,
             rate: self.bucket.as_ref().map(rate),
         }
     }

@@ -1,4 +1,5 @@
-//! The gauges, read from the lanes and registries when somebody asks: nothing is counted along the way.
+//! The gauges, and what is counted elsewhere, read from the lanes and registries when somebody asks:
+//! nothing is counted along the way.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use super::{Error, Metrics};
 use crate::catalogue::Catalogue;
 use crate::lane::Load;
 use crate::registry::Batches;
+use crate::telemetry::Telemetry;
 
 /// What the gauges are read from.
 #[derive(Clone, Debug)]
@@ -20,6 +22,7 @@ pub(crate) struct Scrape {
     pub(crate) catalogue: Arc<Catalogue>,
     pub(crate) batches: Arc<Batches>,
     pub(crate) draining: CancellationToken,
+    pub(crate) telemetry: Telemetry,
 }
 
 /// The values of all gauges at one moment.
@@ -62,6 +65,11 @@ impl Scrape {
         readings.add(&table::BATCHES_OPEN, Vec::new(), open);
         let draining = f64::from(u8::from(self.draining.is_cancelled()));
         readings.add(&table::DRAINING, Vec::new(), draining);
+        for (reason, spans) in self.telemetry.spans_dropped() {
+            let reason = vec![KeyValue::new("reason", reason)];
+            let spans = usize::try_from(spans).unwrap_or(usize::MAX);
+            readings.add(&table::SPANS_DROPPED, reason, count(spans));
+        }
         let version = KeyValue::new("version", env!("CARGO_PKG_VERSION"));
         readings.add(&table::BUILD, vec![version], 1.0);
         readings
@@ -83,6 +91,7 @@ impl Scrape {
                 in_flight,
                 slots_needed,
                 workers,
+                in_flight_limit,
                 rate,
             } = load;
             let counts = [
@@ -93,6 +102,9 @@ impl Scrape {
             ];
             for (gauge, many) in counts {
                 readings.add(gauge, labels(), count(many));
+            }
+            if let Some(limit) = in_flight_limit {
+                readings.add(&table::IN_FLIGHT_LIMIT, labels(), count(limit));
             }
             if let Some((per_second, used)) = rate {
                 readings.add(&table::RATE_LIMIT, labels(), per_second);

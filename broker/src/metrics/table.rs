@@ -89,6 +89,8 @@ metrics! {
         "Slots that the tool could use now: its calls in flight and those that wait for nothing but a slot. Scale on it.";
     TOOL_WORKERS: Gauge = "toolpool_tool_workers", "{worker}", ["tool"],
         "Workers that serve the tool.";
+    IN_FLIGHT_LIMIT: Gauge = "toolpool_in_flight_limit", "{call}", ["tool"],
+        "Calls that may be in flight at once (max_in_flight of the tool); absent without such a limit. Hold toolpool_calls_in_flight against it.";
     RATE_LIMIT: Gauge = "toolpool_rate_limit", "{attempt}/s", ["tool"],
         "Starts a second that the tool's rate permits; absent without one. Hold the rate of toolpool_attempts_total against it.";
     RATE_USED: Gauge = "toolpool_rate_burst_used_ratio", "1", ["tool"],
@@ -120,6 +122,9 @@ metrics! {
         "Piped turns of finished batches: complete, truncated or aborted.";
     PROVIDER_DROPPED: Counter = "toolpool_provider_calls_dropped_total", "{call}", ["reason"],
         "Calls of piped turns that turned out to be none: incomplete, not_json, withdrawn, superseded or unreadable.";
+
+    SPANS_DROPPED: Counter = "toolpool_spans_dropped_total", "{span}", ["reason"],
+        "Spans of the broker that were dropped: full (a whole batch's, since they found no room in the queue) or unsent (the collector did not take them).";
 
     DRAINING: Gauge = "toolpool_draining", "1", [],
         "1 while the broker drains, else 0.";

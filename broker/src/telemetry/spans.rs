@@ -45,7 +45,7 @@ pub(crate) struct Finished<'a> {
     pub(crate) end: BatchEnd<'a>,
     /// Of a provider's stream that was piped in.
     pub(crate) dialect: Option<Dialect>,
-    /// The calls' arguments by position, if they and the results are to be told.
+    /// The calls' arguments by position, if they, the results and errors' messages are to be told.
     pub(crate) arguments: Option<Vec<Option<Bytes>>>,
 }
 
@@ -62,12 +62,12 @@ pub(crate) enum BatchEnd<'a> {
 pub(super) fn make(
     finished: &Finished<'_>,
     scope: &InstrumentationScope,
-    export: &mut dyn FnMut(SpanData),
+    spans: &mut Vec<SpanData>,
 ) {
     let mut maker = Maker {
         finished,
         scope,
-        export,
+        spans,
     };
     for call in &finished.report.calls {
         maker.call(call);
@@ -81,7 +81,7 @@ pub(super) fn make(
 struct Maker<'a> {
     finished: &'a Finished<'a>,
     scope: &'a InstrumentationScope,
-    export: &'a mut dyn FnMut(SpanData),
+    spans: &'a mut Vec<SpanData>,
 }
 
 /// What differs from span to span.
@@ -126,7 +126,7 @@ impl Maker<'_> {
                 let code = i64::from(i32::from(status.code()));
                 attributes.push(KeyValue::new("rpc.grpc.status_code", code));
                 attributes.push(text("error.type", "refused"));
-                SpanStatus::error(first_line(status.message()).to_owned())
+                self.error("refused", status.message())
             }
             BatchEnd::Unread => {
                 attributes.push(text("error.type", "agent_gone"));
@@ -178,7 +178,7 @@ impl Maker<'_> {
         }
         let status = match &call.result {
             Ok(_) => SpanStatus::Unset,
-            Err(error) => failed(error, &mut attributes),
+            Err(error) => self.failed(error, &mut attributes),
         };
         let parent = self.finished.trace.span();
         self.span(Draft {
@@ -199,7 +199,7 @@ impl Maker<'_> {
             &duplicate.id.to_string(),
             duplicate.position,
         );
-        let status = failed(&duplicate.error, &mut attributes);
+        let status = self.failed(&duplicate.error, &mut attributes);
         let parent = self.finished.trace.span();
         self.span(Draft {
             id: new_id(),
@@ -262,7 +262,7 @@ impl Maker<'_> {
                     Code::Cancelled | Code::Aborted | Code::Incomplete => "called_off",
                     _ => "failed",
                 };
-                (ending, SpanStatus::error(message.to_string()))
+                (ending, self.error(code.name(), message))
             }
             Ended::Lost => {
                 attributes.push(text("error.type", Code::WorkerLost.name()));
@@ -311,6 +311,31 @@ impl Maker<'_> {
         });
     }
 
+    /// What a failed call's span says of its error.
+    fn failed(&self, error: &CallError, attributes: &mut Vec<KeyValue>) -> SpanStatus {
+        let effect = match error.effect {
+            Effect::NotStarted => "not_started",
+            Effect::Maybe => "maybe",
+            Effect::Done => "done",
+        };
+        attributes.extend([
+            text("error.type", error.code.name()),
+            text("toolpool.call.effect", effect),
+        ]);
+        if let Code::Timeout(scope) = error.code {
+            attributes.push(text("toolpool.timeout.scope", scope.name()));
+        }
+        self.error(error.code.name(), &error.message)
+    }
+
+    /// A message may quote what the call was given, so it is content like that.
+    fn error(&self, code: &'static str, message: &str) -> SpanStatus {
+        match self.finished.arguments {
+            Some(_) => SpanStatus::error(first_line(message).to_owned()),
+            None => SpanStatus::error(code),
+        }
+    }
+
     fn since_accepted(&self, at: Instant) -> Duration {
         at.saturating_duration_since(self.finished.accepted)
     }
@@ -318,7 +343,7 @@ impl Maker<'_> {
     fn span(&mut self, draft: Draft) {
         let trace = self.finished.trace;
         let is_batch = draft.id == trace.span();
-        (self.export)(SpanData {
+        self.spans.push(SpanData {
             span_context: trace.span_context(draft.id),
             parent_span_id: draft.parent,
             parent_span_is_remote: is_batch && trace.parent().is_some(),
@@ -351,23 +376,6 @@ fn call_attributes(tool: &str, id: &str, position: usize) -> Vec<KeyValue> {
         number("toolpool.call.position", position),
     ]);
     attributes
-}
-
-/// What a failed call's span says of its error.
-fn failed(error: &CallError, attributes: &mut Vec<KeyValue>) -> SpanStatus {
-    let effect = match error.effect {
-        Effect::NotStarted => "not_started",
-        Effect::Maybe => "maybe",
-        Effect::Done => "done",
-    };
-    attributes.extend([
-        text("error.type", error.code.name()),
-        text("toolpool.call.effect", effect),
-    ]);
-    if let Code::Timeout(scope) = error.code {
-        attributes.push(text("toolpool.timeout.scope", scope.name()));
-    }
-    SpanStatus::error(first_line(&error.message).to_owned())
 }
 
 fn rendered(output: &Output) -> String {

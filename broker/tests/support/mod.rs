@@ -93,6 +93,17 @@ impl Broker {
         Self::start_as(change, operations)
     }
 
+    /// With an admin port of its own, and it tells what it does.
+    pub(crate) async fn start_all(telemetry: Telemetry) -> (Self, SocketAddr) {
+        let admin = Admin::bind(([127, 0, 0, 1], 0).into()).await.unwrap();
+        let address = admin.address().unwrap();
+        let operations = Operations {
+            admin: Some(admin),
+            telemetry,
+        };
+        (Self::start_as(|_| (), operations), address)
+    }
+
     fn start_as(change: impl FnOnce(&mut Config), operations: Operations) -> Self {
         let mut config = Config::default();
         change(&mut config);

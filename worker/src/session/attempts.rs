@@ -154,15 +154,25 @@ impl Attempts {
     }
 }
 
-/// Runs the handler below the worker's span, which ends with it. One that is dropped ends its span as it is.
+/// Runs the handler below the worker's span, which ends with it, also if it is dropped.
 async fn traced(run: impl Future<Output = Ending>, trace: &Trace) -> Ending {
+    let _dropped = EndsSpan(trace);
     let ending = run.with_context(trace.context()).await;
     match &ending {
         Ending::Returned(result) => trace.returned(result),
-        Ending::Panicked(message) => trace.panicked(message),
-        Ending::Dropped => {}
+        Ending::Panicked(_) => trace.panicked(),
+        Ending::Dropped => trace.dropped(),
     }
     ending
+}
+
+/// Ends the span of an attempt that is dropped; one that has ended takes nothing more.
+struct EndsSpan<'a>(&'a Trace);
+
+impl Drop for EndsSpan<'_> {
+    fn drop(&mut self) {
+        self.0.dropped();
+    }
 }
 
 /// Runs the handler. A panic is an ending like any other.

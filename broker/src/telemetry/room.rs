@@ -1,0 +1,104 @@
+//! How many spans may wait to be exported: known here, since the SDK's queue drops what it has no room for without a word,
+//! a trace's root as well as any other span.
+
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+/// While spans are dropped, it is said once in this time.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
+
+/// The room in a queue of spans, and what did not get through it.
+///
+/// Whoever hands spans over takes room for them first, and whoever exports them gives it back.
+#[derive(Debug)]
+pub struct SpanRoom {
+    free: AtomicUsize,
+    full: AtomicU64,
+    unsent: AtomicU64,
+    said: Mutex<Option<Instant>>,
+}
+
+impl SpanRoom {
+    /// For a queue that holds so many spans.
+    #[must_use]
+    pub fn new(spans: usize) -> Self {
+        Self {
+            free: AtomicUsize::new(spans),
+            full: AtomicU64::new(0),
+            unsent: AtomicU64::new(0),
+            said: Mutex::default(),
+        }
+    }
+
+    /// Takes room for all of these. `false`: there is not enough, and they are counted as dropped.
+    #[must_use]
+    pub fn take(&self, spans: usize) -> bool {
+        let less = |free: usize| free.checked_sub(spans);
+        let taken = self
+            .free
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+        if taken.is_err() {
+            let before = add(&self.full, spans);
+            if self.may_say(Instant::now()) {
+                tracing::warn!(
+                    spans,
+                    dropped.before = before,
+                    "the queue of spans is full; traces are dropped until it has room again"
+                );
+            }
+        }
+        taken.is_ok()
+    }
+
+    /// These have left the queue.
+    pub fn give_back(&self, spans: usize) {
+        self.free.fetch_add(spans, Ordering::Relaxed);
+    }
+
+    /// These left the queue, and the collector did not take them.
+    pub fn unsent(&self, spans: usize) {
+        add(&self.unsent, spans);
+    }
+
+    /// Spans that were dropped so far, by reason.
+    pub(crate) fn dropped(&self) -> [(&'static str, u64); 2] {
+        [("full", &self.full), ("unsent", &self.unsent)]
+            .map(|(reason, spans)| (reason, spans.load(Ordering::Relaxed)))
+    }
+
+    fn may_say(&self, now: Instant) -> bool {
+        let mut said = self.said.lock();
+        let recently = said.is_some_and(|said| now.saturating_duration_since(said) < SAY_AGAIN);
+        if !recently {
+            *said = Some(now);
+        }
+        !recently
+    }
+}
+
+fn add(to: &AtomicU64, spans: usize) -> u64 {
+    let spans = u64::try_from(spans).unwrap_or(u64::MAX);
+    to.fetch_add(spans, Ordering::Relaxed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn there_is_room_for_all_of_them_or_for_none() {
+        let room = SpanRoom::new(5);
+        assert!(room.take(3) && !room.take(3) && room.take(2) && !room.take(1));
+        room.give_back(3);
+        room.unsent(3);
+        assert!(!room.take(4) && room.take(3));
+        assert_eq!(room.dropped(), [("full", 8), ("unsent", 3)]);
+        tokio::time::advance(SAY_AGAIN / 2).await;
+        assert!(!room.may_say(Instant::now()), "it was said when it began");
+        tokio::time::advance(SAY_AGAIN / 2).await;
+        assert!(room.may_say(Instant::now()) && !room.may_say(Instant::now()));
+    }
+}
