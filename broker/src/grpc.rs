@@ -4,6 +4,7 @@ pub(crate) mod admin;
 pub(crate) mod agent;
 pub(crate) mod convert;
 pub(crate) mod delivery;
+pub(crate) mod first_bytes;
 pub(crate) mod health;
 mod listing;
 pub(crate) mod reflection;

@@ -10,7 +10,7 @@
 //! In reading order: `ingest` (messages in, complete calls out) with its `dialect`s and `framing`s (a provider's own stream
 //! in), `answer` (results in that provider's shape), [`decode`] (the same without a broker), `schema` and [`policy`] (what may run),
 //! `catalogue` (name to tool), `batch` (id to result) and its task, `lane` (one tool's queue, limits and workers) and
-//! its lease, `session` (one worker), `registry` (who is here), `grpc` (the services), `telemetry` (traces), [`metrics`] (what is
+//! its lease, `session` (one worker), `registry` (who is here), `accept` (connections), `grpc` (the services), `telemetry` (traces), [`metrics`] (what is
 //! counted), [`admin`] (where that is shown), `drain` (the end).
 
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
-use tokio_stream::{Stream, StreamExt};
+use tokio_stream::Stream;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -32,6 +32,7 @@ use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 use tower::util::MapRequestLayer;
 
+mod accept;
 pub mod admin;
 mod answer;
 mod batch;
@@ -161,14 +162,7 @@ where
     // However this future ends, nothing that it started goes on.
     let _ended = broker.steps.clone().drop_guards();
     let scrape = broker.scrape.clone();
-    let incoming = incoming.then(|accepted| async {
-        let accepted = accepted.map_err(Into::into);
-        if let Err(error) = &accepted {
-            tracing::warn!(%error, "a connection could not be accepted");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-        accepted
-    });
+    let incoming = accept::connections(incoming);
     // A connection may have as many streams as there may be batches, and its other calls besides.
     let streams = broker.config.max_open_batches.saturating_add(OTHER_STREAMS);
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);

@@ -118,6 +118,13 @@ impl Broker {
         }
     }
 
+    /// A connection of its own, on which nobody says anything yet.
+    pub(crate) async fn pipe(&self) -> DuplexStream {
+        let (client, broker) = duplex(PIPE);
+        self.connections.send(Ok(broker)).await.unwrap();
+        client
+    }
+
     /// A connection of its own.
     pub(crate) async fn dial(&self) -> Line {
         let (client, mut wire_a) = duplex(PIPE);
