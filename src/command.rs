@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
+use tonic::Code;
 use toolpool_client::{Client, ConnectOptions, Error};
 
 pub(crate) use self::admin::Admin;
@@ -98,6 +99,16 @@ impl BrokerAddress {
                  TOOLPOOL_BROKER",
                 self.url()
             ),
+            Error::Refused {
+                code: Code::Unimplemented,
+                ..
+            } => {
+                return anyhow!(
+                    "what answers at {} is no broker's port for agents and workers: it may be the broker's admin port, or a \
+                     broker of an older version",
+                    self.url()
+                );
+            }
             _ => return error.into(),
         };
         anyhow!(error).context(advice)

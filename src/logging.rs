@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
-pub(crate) use self::filter::control;
+pub(crate) use self::filter::{as_at_start, control, debug};
 use self::queue::{Queue, Writer};
 
 /// How long lines that nobody reads may hold up the end of the process.
@@ -66,13 +66,13 @@ pub(crate) fn start(filter: Option<&str>, is_service: bool) -> Result<Log> {
         .log_internal_errors(false)
         .with_writer(writer);
     if io::stderr().is_terminal() {
-        let to = to.with_target(false).fmt_fields(fields::for_terminal());
+        let to = to.with_target(false).fmt_fields(fields::ForTerminal);
         let to = to.with_filter_reloading();
-        filter::keep(to.reload_handle());
+        filter::keep(directives, to.reload_handle());
         to.init();
     } else {
         let to = to.json().with_filter_reloading();
-        filter::keep(to.reload_handle());
+        filter::keep(directives, to.reload_handle());
         to.init();
     }
     Ok(log)

@@ -1,4 +1,5 @@
-//! How a service is asked to go: the first SIGTERM or SIGINT drains it, the second ends it at once.
+//! What signals ask of a service: the first SIGTERM or SIGINT drains it, the second ends it at once; a worker's log is
+//! changed by SIGUSR1 and SIGUSR2.
 
 use std::io::Read;
 use std::process::ExitCode;
@@ -9,6 +10,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use crate::logging;
 
 /// The longest that the second signal waits for the service to let go by itself.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
@@ -78,6 +81,24 @@ impl Signals {
         }
         Ok(ExitCode::from(self.code.load(Ordering::Relaxed)))
     }
+}
+
+/// Lets SIGUSR1 turn the log to `debug`, and SIGUSR2 back. Must be called within a runtime.
+pub(crate) fn change_log() -> Result<()> {
+    let mut debug = signal(SignalKind::user_defined1()).context("cannot watch for SIGUSR1")?;
+    let mut back = signal(SignalKind::user_defined2()).context("cannot watch for SIGUSR2")?;
+    tokio::spawn(async move {
+        loop {
+            let changed = tokio::select! {
+                _ = debug.recv() => logging::debug(),
+                _ = back.recv() => logging::as_at_start(),
+            };
+            if let Err(error) = changed {
+                tracing::warn!(%error, "the log's filter could not be changed");
+            }
+        }
+    });
+    Ok(())
 }
 
 fn io_read(buffer: &mut [u8]) -> std::io::Result<usize> {

@@ -8,12 +8,19 @@ mod view;
 mod waterfall;
 
 use std::io;
+use std::mem::ManuallyDrop;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use crossterm::cursor::Show;
 use crossterm::event::{Event as Key, EventStream};
-use ratatui::DefaultTerminal;
+use crossterm::execute;
+use crossterm::terminal::{
+    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
+};
+use ratatui::backend::CrosstermBackend;
+use ratatui::{DefaultTerminal, Terminal};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
@@ -95,18 +102,24 @@ pub(crate) async fn run(
 
 /// The terminal while it is ours.
 struct Screen {
-    terminal: DefaultTerminal,
+    /// Never dropped: that would say on stderr that the terminal is gone, and panic if stderr is gone with it.
+    terminal: ManuallyDrop<DefaultTerminal>,
 }
 
 impl Screen {
     /// Takes the terminal, and sees to it that a panic gives it back before it says anything.
     fn open() -> Result<Self> {
-        let terminal = ratatui::try_init().inspect_err(|_| {
+        let say = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            give_back();
+            say(panic);
+        }));
+        let terminal = take().inspect_err(|_| {
             // It may have got half way.
-            let _ = ratatui::try_restore();
+            give_back();
         });
         Ok(Self {
-            terminal: terminal.context("the terminal cannot be drawn on")?,
+            terminal: ManuallyDrop::new(terminal.context("the terminal cannot be drawn on")?),
         })
     }
 
@@ -120,15 +133,27 @@ impl Screen {
 
 impl Drop for Screen {
     fn drop(&mut self) {
-        // The cursor comes back when the terminal itself is dropped.
-        let _ = ratatui::try_restore();
+        give_back();
     }
+}
+
+fn take() -> io::Result<DefaultTerminal> {
+    enable_raw_mode()?;
+    execute!(io::stdout(), EnterAlternateScreen)?;
+    Terminal::new(CrosstermBackend::new(io::stdout()))
+}
+
+/// As far as it is still there. Ratatui's own way would say on stderr what cannot be done.
+fn give_back() {
+    let _ = disable_raw_mode();
+    let _ = execute!(io::stdout(), LeaveAlternateScreen, Show);
 }
 
 /// The signals that end it.
 struct Signals {
     hang_up: Signal,
     interrupt: Signal,
+    quit: Signal,
     terminate: Signal,
 }
 
@@ -138,6 +163,7 @@ impl Signals {
         Ok(Self {
             hang_up: watch(SignalKind::hangup())?,
             interrupt: watch(SignalKind::interrupt())?,
+            quit: watch(SignalKind::quit())?,
             terminate: watch(SignalKind::terminate())?,
         })
     }
@@ -146,6 +172,7 @@ impl Signals {
         128 + tokio::select! {
             _ = self.hang_up.recv() => 1,
             _ = self.interrupt.recv() => 2,
+            _ = self.quit.recv() => 3,
             _ = self.terminate.recv() => 15,
         }
     }

@@ -298,6 +298,42 @@ async fn lines_that_were_lost_are_counted_in_the_log() {
     assert!(lost.is_some_and(|lost| lost > 0), "{lost:?}");
 }
 
+/// The messages of a worker that is sent these signals and then SIGTERM, one after the other as its log says that it heeds them.
+async fn worker_log(signals: &[Signal]) -> Vec<String> {
+    let broker = Broker::start(&[]);
+    let mut command = broker.command(&["worker", "demo", "--id", "w", "--log", "error"]);
+    let mut worker = Process::start(command.stderr(Stdio::piped()));
+    broker.wait_for_workers("calculate", 1).await;
+    let mut lines = BufReader::new(worker.take_stderr()).lines();
+    let mut messages = Vec::new();
+    let mut next = |messages: &mut Vec<String>| {
+        let line = lines.next().and_then(Result::ok)?;
+        let line: serde_json::Value = serde_json::from_str(&line).expect("each line is JSON");
+        let message = &line["fields"]["message"];
+        messages.push(format!("{} {}", line["level"], message).replace('"', ""));
+        Some(line)
+    };
+    for signal in signals {
+        worker.signal(*signal);
+        let line = next(&mut messages).expect("it says so");
+        let filter = line["fields"]["filter"].as_str().expect("it says to what");
+        assert_eq!(filter.contains("debug"), *signal == Signal::USR1, "{line}");
+    }
+    worker.signal(Signal::TERM);
+    while next(&mut messages).is_some() {}
+    messages
+}
+
+#[tokio::test]
+async fn signals_change_what_a_worker_logs() {
+    let changed = "INFO the log's filter was changed";
+    let log = worker_log(&[Signal::USR1]).await;
+    assert_eq!(log[0], changed);
+    assert!(log.contains(&"DEBUG draining".to_owned()), "{log:?}");
+    let log = worker_log(&[Signal::USR1, Signal::USR2]).await;
+    assert_eq!(log, [changed, changed], "then it is as quiet as before");
+}
+
 #[test]
 fn a_filter_that_would_silence_the_log_is_refused() {
     let mut command = toolpool();

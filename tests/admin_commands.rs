@@ -153,6 +153,12 @@ fn why_says_it_for_each_batch_that_has_such_a_call() {
     assert_eq!(one.as_array().unwrap().len(), 1);
     assert_eq!(one[0]["call"]["phase"], "HELD");
 
+    let twenty = (0..20).map(|number| explanation(&format!("b-{number}")));
+    admin.state().explanations = twenty.collect();
+    let text = stdout(&admin.run(&["why", "call_1"]));
+    let last = text.lines().last().unwrap();
+    assert!(last.starts_with("and more, maybe"), "{text}");
+
     let none = admin.run(&["why", "call_2"]);
     assert_eq!(none.status.code(), Some(1));
     assert_eq!(stdout(&none), "no open batch has a call `call_2`\n");
@@ -176,6 +182,19 @@ fn a_drain_is_asked_for_again_while_the_session_is_busy() {
     let nobody = admin.run(&["drain", "w-3"]);
     assert_eq!(nobody.status.code(), Some(1));
     assert_eq!(stdout(&nobody), "no worker `w-3` is here\n");
+}
+
+#[test]
+fn how_a_time_is_given_is_in_the_usage() {
+    let mut command = toolpool();
+    let wrong = command.args(["drain", "--wait", "20s", "w-1"]).output();
+    let wrong = wrong.unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(
+        stderr(&wrong).contains("--wait[=TIME]"),
+        "{}",
+        stderr(&wrong)
+    );
 }
 
 #[test]
@@ -271,7 +290,7 @@ fn top_prints_once_where_there_is_no_terminal() {
 #[test]
 fn a_port_that_is_none_of_an_admins_is_said_to_be() {
     // Its own port for agents and workers.
-    let broker = Broker::start(&[]);
+    let mut broker = Broker::start(&[]);
     let mut command = toolpool();
     let wrong = command
         .args(["workers", "--admin", &broker.url])
@@ -283,6 +302,16 @@ fn a_port_that_is_none_of_an_admins_is_said_to_be() {
         said.contains("it may be the broker's port for agents and workers"),
         "{said}"
     );
+
+    let admin = broker.admin_address();
+    let mut command = toolpool();
+    let wrong = command
+        .args(["tools", "--broker", &format!("http://{admin}")])
+        .output()
+        .unwrap();
+    assert_eq!(wrong.status.code(), Some(2));
+    let said = stderr(&wrong);
+    assert!(said.contains("it may be the broker's admin port"), "{said}");
 
     // Nothing listens on this one.
     let free = std::net::TcpListener::bind("127.0.0.1:0")

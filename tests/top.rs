@@ -28,29 +28,33 @@ struct Terminal {
     process: Process,
 }
 
+/// Starts `toolpool top` on a terminal; its other end.
+fn on_terminal(admin: &FakeAdmin, stderr: impl FnOnce(&File) -> Stdio) -> (File, Process) {
+    // Closed in every child, or a terminal would never be gone.
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+    let ours = openpt(flags).unwrap();
+    grantpt(&ours).unwrap();
+    unlockpt(&ours).unwrap();
+    let size = Winsize {
+        ws_row: 24,
+        ws_col: 160,
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    tcsetwinsize(&ours, size).unwrap();
+    let theirs = File::from(ioctl_tiocgptpeer(&ours, flags).unwrap());
+    let mut command = admin.command(&["top", "--interval", "100ms"]);
+    command.env("TERM", "xterm").env_remove("NO_COLOR");
+    command.stdin(theirs.try_clone().unwrap());
+    command.stderr(stderr(&theirs)).stdout(theirs);
+    // The command goes, or the other end stays open here.
+    (File::from(ours), Process::start(&mut command))
+}
+
 impl Terminal {
     /// Starts `toolpool top` on it, and waits until it has drawn this.
     async fn top(admin: &FakeAdmin, until: &str) -> Self {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
-        let ours = openpt(flags).unwrap();
-        grantpt(&ours).unwrap();
-        unlockpt(&ours).unwrap();
-        let size = Winsize {
-            ws_row: 24,
-            ws_col: 160,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        tcsetwinsize(&ours, size).unwrap();
-        let theirs = File::from(ioctl_tiocgptpeer(&ours, flags).unwrap());
-        let mut command = admin.command(&["top", "--interval", "100ms"]);
-        command.env("TERM", "xterm").env_remove("NO_COLOR");
-        command.stdin(theirs.try_clone().unwrap());
-        command.stdout(theirs).stderr(Stdio::null());
-        let process = Process::start(&mut command);
-        // Or the other end stays open here.
-        drop(command);
-        let keyboard = File::from(ours);
+        let (keyboard, process) = on_terminal(admin, |_| Stdio::null());
         let screen = Arc::new(Mutex::new(Vec::new()));
         let (mut read, written) = (keyboard.try_clone().unwrap(), Arc::clone(&screen));
         // It ends with the process.
@@ -129,7 +133,12 @@ async fn keys_end_it() {
 #[tokio::test]
 async fn signals_end_it() {
     let admin = admin();
-    for (signal, code) in [(Signal::TERM, 143), (Signal::INT, 130), (Signal::HUP, 129)] {
+    for (signal, code) in [
+        (Signal::TERM, 143),
+        (Signal::INT, 130),
+        (Signal::QUIT, 131),
+        (Signal::HUP, 129),
+    ] {
         let mut terminal = Terminal::top(&admin, "worker-one").await;
         terminal.process.signal(signal);
         assert_eq!(terminal.left().await, Some(code), "{signal:?}");
@@ -150,4 +159,20 @@ async fn a_broker_that_is_gone_is_tried_again() {
     terminal.shows("paused").await;
     terminal.press("\tspq");
     assert_eq!(terminal.left().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_terminal_that_is_gone_ends_it_in_order() {
+    let admin = admin();
+    let (mut terminal, mut process) =
+        on_terminal(&admin, |terminal| terminal.try_clone().unwrap().into());
+    let mut written = Vec::new();
+    while !String::from_utf8_lossy(&written).contains("worker-one") {
+        let mut bytes = [0; 4096];
+        let count = terminal.read(&mut bytes).unwrap();
+        written.extend_from_slice(&bytes[..count]);
+    }
+    drop(terminal);
+    let code = process.exit_code().await;
+    assert!(matches!(code, Some(0 | 2)), "no signal, no panic: {code:?}");
 }

@@ -21,13 +21,14 @@ use crate::output::{Output, StatusLine, human, json as machine, one_line};
 /// It cannot be taken back for this process of the worker, also if it comes back after a break. Only the broker's own machine
 /// may ask for it. The exit code is 1 if no such worker is here, or if it is still here when the time of --wait is over.
 #[derive(Args)]
+#[command(override_usage = "toolpool drain [--wait[=TIME]] [OPTIONS] <WORKER>")]
 pub(crate) struct Drain {
     #[command(flatten)]
     admin: AdminAddress,
     /// Print JSON
     #[arg(long)]
     json: bool,
-    /// Wait until the worker is gone, at most so long, or 5min if no TIME is given
+    /// Wait until the worker is gone, at most so long (`--wait=20s`), or 5min if no TIME is given
     #[arg(
         long,
         value_name = "TIME",

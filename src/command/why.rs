@@ -29,6 +29,9 @@ pub(crate) struct Why {
     call: String,
 }
 
+/// A broker says no more at a time, and not whether there are more.
+const MOST_EXPLANATIONS: usize = 20;
+
 impl Why {
     pub(super) async fn run(self) -> Result<ExitCode> {
         let mut admin = self.admin.connect().await?;
@@ -58,6 +61,10 @@ impl Why {
                 operator::explanation(explanation, output.paint)
                     .iter()
                     .try_for_each(|line| output.line(line))?;
+            }
+            if explanations.len() >= MOST_EXPLANATIONS {
+                output.line("")?;
+                output.line("and more, maybe: no more are said at a time; --batch BATCH has those of one batch")?;
             }
         }
         Ok(if explanations.is_empty() {

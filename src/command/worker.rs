@@ -9,13 +9,14 @@ use clap::{Args, Subcommand};
 use toolpool_worker::{Shutdown, Worker as PoolWorker, demo, exec};
 
 use super::{BrokerAddress, parse_duration};
-use crate::signals::Signals;
+use crate::signals::{self, Signals};
 use crate::telemetry::{Export, WORKER_QUEUE};
 
 /// Run a worker, which serves tools
 ///
 /// SIGTERM or SIGINT drains it: it takes no new call and leaves when the broker has the outcomes of those that run. A second
-/// signal ends it at once, with 128 and the signal's number as its exit code.
+/// signal ends it at once, with 128 and the signal's number as its exit code. SIGUSR1 has it log what it does at `debug`,
+/// SIGUSR2 what it logged at its start.
 ///
 /// Traces go, over gRPC without TLS, to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names (`http://…`); OpenTelemetry's
 /// other variables hold too.
@@ -108,6 +109,7 @@ impl Worker {
             .context("cannot start the runtime")?;
         let code = runtime.block_on(async {
             let signals = Signals::watch(common.exit_with_parent)?;
+            signals::change_log()?;
             let shutdown = Shutdown {
                 drain: signals.drain.clone(),
                 now: signals.now.clone(),

@@ -1,26 +1,69 @@
 //! Fields as a terminal shows them: what workers and agents say in them must not drive it.
 
+use std::error::Error;
 use std::fmt::{self, Debug, Write};
 
-use tracing::field::Field;
-use tracing_subscriber::field::MakeExt;
+use tracing::field::{Field, Visit};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::fmt::FormatFields;
-use tracing_subscriber::fmt::format::{self, Writer};
+use tracing_subscriber::fmt::format::Writer;
 
 use crate::output::drives_terminal;
 
-/// As `tracing_subscriber` formats them, but with all values escaped and not only the message.
-pub(super) fn for_terminal() -> impl for<'a> FormatFields<'a> + Send + Sync + 'static {
-    format::debug_fn(field).delimited(" ")
+/// Formats as `tracing_subscriber` does, but with all values escaped and not only the message.
+pub(super) struct ForTerminal;
+
+impl<'a> FormatFields<'a> for ForTerminal {
+    fn format_fields<R: RecordFields>(&self, writer: Writer<'a>, fields: R) -> fmt::Result {
+        let mut shown = Shown {
+            to: writer,
+            is_first: true,
+            result: Ok(()),
+        };
+        fields.record(&mut shown);
+        shown.result
+    }
 }
 
-fn field(to: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
-    match field.name() {
-        "message" => {}
-        name if to.has_ansi_escapes() => write!(to, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?,
-        name => write!(to, "{name}=")?,
+struct Shown<'a> {
+    to: Writer<'a>,
+    is_first: bool,
+    result: fmt::Result,
+}
+
+impl Shown<'_> {
+    fn show(&mut self, field: &Field, value: &dyn Debug) -> fmt::Result {
+        if !std::mem::take(&mut self.is_first) {
+            self.to.write_char(' ')?;
+        }
+        match field.name() {
+            "message" => {}
+            name if self.to.has_ansi_escapes() => {
+                write!(self.to, "\x1b[3m{name}\x1b[0m\x1b[2m=\x1b[0m")?;
+            }
+            name => write!(self.to, "{name}=")?,
+        }
+        write!(Escaped(&mut self.to), "{value:?}")
     }
-    write!(Escaped(to), "{value:?}")
+}
+
+impl Visit for Shown<'_> {
+    fn record_error(&mut self, field: &Field, error: &(dyn Error + 'static)) {
+        let mut said = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            said = format!("{said}: {error}");
+            cause = error.source();
+        }
+        self.record_debug(field, &format_args!("{said}"));
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn Debug) {
+        // Those that begin so are about the line itself, of a library that does not use `tracing`.
+        if self.result.is_ok() && !field.name().starts_with("log.") {
+            self.result = self.show(field, value);
+        }
+    }
 }
 
 struct Escaped<'a, 'b>(&'a mut Writer<'b>);
@@ -60,7 +103,7 @@ mod tests {
         let screen = Screen::default();
         let to = screen.clone();
         let subscriber = tracing_subscriber::fmt()
-            .fmt_fields(for_terminal())
+            .fmt_fields(ForTerminal)
             .with_ansi(false)
             .without_time()
             .with_writer(move || to.clone())
@@ -86,6 +129,16 @@ mod tests {
             line.ends_with(&format!(
                 "said {shown} version={shown} calls=2 text=\"plain\"\n"
             )),
+            "{line}"
+        );
+    }
+
+    #[test]
+    fn an_error_is_shown_with_its_causes() {
+        let error = anyhow::anyhow!("refused\x1b").context("cannot dial");
+        let line = logged(|| tracing::warn!(error = error.as_ref() as &dyn Error, "waiting"));
+        assert!(
+            line.ends_with("waiting error=cannot dial: refused\\u{1b}\n"),
             "{line}"
         );
     }

@@ -11,6 +11,7 @@ use tracing_subscriber::reload::Handle;
 
 /// Looks at the filter, and changes it; the formats have filters of different types, so they are hidden in here.
 struct Filter {
+    at_start: String,
     show: Box<dyn Fn() -> Option<String> + Send + Sync>,
     change: Box<dyn Fn(EnvFilter) -> Result<()> + Send + Sync>,
 }
@@ -51,9 +52,10 @@ pub(super) fn parse(directives: &str) -> Result<EnvFilter> {
         .with_context(|| format!("`{directives}` is not a log filter; write something like `info`"))
 }
 
-pub(super) fn keep<S: Subscriber + 'static>(handle: Handle<EnvFilter, S>) {
+pub(super) fn keep<S: Subscriber + 'static>(at_start: &str, handle: Handle<EnvFilter, S>) {
     let other = handle.clone();
     let filter = Filter {
+        at_start: at_start.to_owned(),
         show: Box::new(move || handle.with_current(EnvFilter::to_string).ok()),
         change: Box::new(move |filter| other.reload(filter).map_err(|error| anyhow!(error))),
     };
@@ -75,6 +77,27 @@ pub(crate) fn control() -> LogControl {
 fn change(directives: &str) -> Result<()> {
     let filter = FILTER.get().context("the log was not started")?;
     (filter.change)(parse(directives)?)
+}
+
+/// Logs at `debug` what this program's own crates do.
+pub(crate) fn debug() -> Result<()> {
+    let more = format!("{},toolpool=debug,toolpool_worker=debug", at_start()?);
+    change(&more)?;
+    tracing::info!(filter = more, "the log's filter was changed");
+    Ok(())
+}
+
+/// Logs what was logged at the start.
+pub(crate) fn as_at_start() -> Result<()> {
+    let filter = at_start()?;
+    // Before it may be too quiet to be said.
+    tracing::info!(filter, "the log's filter was changed");
+    change(filter)
+}
+
+fn at_start() -> Result<&'static str> {
+    let filter = FILTER.get().context("the log was not started")?;
+    Ok(&filter.at_start)
 }
 
 #[cfg(test)]

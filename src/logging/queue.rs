@@ -148,4 +148,17 @@ mod tests {
         queue.push(b"again\n");
         assert_eq!(read.recv().unwrap(), b"again\n");
     }
+
+    #[test]
+    fn whoever_lets_go_of_the_log_waits_for_its_last_lines() {
+        let (go, stalled) = channel();
+        let (lines, read) = channel();
+        let queue = Queue::start(Reader { go: stalled, lines }).unwrap();
+        for _ in 0..500 {
+            queue.push(b"line\n");
+        }
+        drop(go);
+        drop(super::super::Log { queue: Some(queue) });
+        assert_eq!(read.try_iter().count(), 500);
+    }
 }
