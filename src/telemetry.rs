@@ -50,6 +50,7 @@ impl Export {
         if let Some((name, protocol)) = protocol.filter(|(_, protocol)| protocol != "grpc") {
             bail!("{name} is {protocol}; traces can be exported over grpc only");
         }
+        warn_of_the_unheeded();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("otlp")
@@ -228,6 +229,26 @@ fn is_wanted() -> bool {
         variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let none = variable("OTEL_TRACES_EXPORTER").is_some_and(|value| value == "none");
     endpoint.is_some() && !disabled && !none
+}
+
+fn warn_of_the_unheeded() {
+    if let Some((variable, value)) = for_traces("COMPRESSION")
+        && !value.eq_ignore_ascii_case("none")
+    {
+        tracing::warn!(
+            variable,
+            value,
+            "spans are sent without compression; the variable is not heeded"
+        );
+    }
+    if let Some(value) = variable("OTEL_TRACES_EXPORTER")
+        && value != "otlp"
+    {
+        tracing::warn!(
+            value,
+            "OTEL_TRACES_EXPORTER is not heeded; spans are sent over OTLP"
+        );
+    }
 }
 
 /// One that is empty counts as not set, as the standard wants it.

@@ -273,6 +273,28 @@ async fn batches_that_end_at_once_have_their_traces_whole_or_not_at_all() {
 }
 
 #[tokio::test]
+async fn what_is_not_heeded_is_said_at_the_start() {
+    for (variable, value, said) in [
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", true),
+        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "zstd", true),
+        ("OTEL_EXPORTER_OTLP_COMPRESSION", "none", false),
+        ("OTEL_TRACES_EXPORTER", "jaeger", true),
+        ("OTEL_TRACES_EXPORTER", "otlp", false),
+    ] {
+        let mut command = toolpool();
+        command.args(["broker", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317");
+        // Its stdin is at its end, and it ends with that.
+        command.arg("--exit-with-parent").stdin(Stdio::null());
+        let run = command.env(variable, value).output().unwrap();
+        assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+        let log = stderr(&run);
+        let found = log.contains("not heeded") && log.contains(value);
+        assert_eq!(found, said, "{variable}={value}: {log}");
+    }
+}
+
+#[tokio::test]
 async fn a_dead_collector_holds_nobody_up() {
     // Taken and given back: nobody listens there.
     let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
