@@ -21,7 +21,7 @@ pub(crate) use context::{Trace, TraceContext};
 pub use room::SpanRoom;
 pub(crate) use spans::{BatchEnd, Finished};
 
-/// While spans do not get through, one batch in this time makes some, which show when they do again.
+/// While spans do not get through, one batch in this time is traced, which shows when they do again.
 const RETRY: Duration = Duration::from_millis(100);
 
 /// Where the broker tells what it does. The default tells nobody.
@@ -74,7 +74,7 @@ impl Telemetry {
         self
     }
 
-    /// As long as `fails` is set, spans are made of ten batches a second at most: they would most likely be dropped.
+    /// As long as `fails` is set, ten batches a second at most are traced: their spans would most likely be dropped.
     #[must_use]
     pub fn sparing_while(mut self, fails: Arc<AtomicBool>) -> Self {
         let next = Mutex::default();
@@ -105,15 +105,18 @@ impl Telemetry {
             return agent.map(|agent| Arc::new(Trace::passed_on(agent)));
         };
         let span = || SpanId::from(fastrand::u64(1..));
+        let samples = |agent: Option<&TraceContext>, trace| {
+            let outage = self.outage.as_ref();
+            traces.sampling.samples(agent, trace)
+                && !outage.is_some_and(|outage| outage.spares(Instant::now()))
+        };
         Some(Arc::new(match agent {
-            Some(agent) if traces.sampling.samples(Some(&agent), agent.trace) => {
-                Trace::below(agent, span())
-            }
+            Some(agent) if samples(Some(&agent), agent.trace) => Trace::below(agent, span()),
             // The decision is passed on, so that the worker does not make another one.
             Some(agent) => Trace::passed_on(agent.unsampled()),
             None => {
                 let trace = TraceId::from(fastrand::u128(1..));
-                if traces.sampling.samples(None, trace) {
+                if samples(None, trace) {
                     Trace::root(trace, span(), TraceFlags::SAMPLED)
                 } else {
                     Trace::root(trace, span(), TraceFlags::default())
@@ -125,10 +128,6 @@ impl Telemetry {
     /// The batch is over.
     pub(crate) fn finished(&self, finished: &Finished<'_>) {
         let Some(traces) = &self.traces else { return };
-        let outage = self.outage.as_ref();
-        if outage.is_some_and(|outage| outage.spares(Instant::now())) {
-            return;
-        }
         let mut spans = Vec::with_capacity(1 + 2 * finished.report.calls.len());
         spans::make(finished, &traces.scope, &mut spans);
         let room = self.room.as_ref();
@@ -208,12 +207,30 @@ mod tests {
         assert!(own.samples(Some(&no), no.trace));
     }
 
+    #[derive(Debug)]
+    struct Nobody;
+
+    impl SpanProcessor for Nobody {
+        fn on_start(&self, _: &mut opentelemetry_sdk::trace::Span, _: &opentelemetry::Context) {}
+
+        fn on_end(&self, _: opentelemetry_sdk::trace::SpanData) {}
+
+        fn force_flush(&self) -> opentelemetry_sdk::error::OTelSdkResult {
+            Ok(())
+        }
+
+        fn shutdown_with_timeout(&self, _: Duration) -> opentelemetry_sdk::error::OTelSdkResult {
+            Ok(())
+        }
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn in_an_outage_a_batch_now_and_then_makes_spans() {
+    async fn in_an_outage_a_batch_now_and_then_is_traced() {
         let fails = Arc::new(AtomicBool::new(false));
-        let telemetry = Telemetry::default().sparing_while(Arc::clone(&fails));
-        let outage = telemetry.outage.unwrap();
-        let spared = || outage.spares(Instant::now());
+        let telemetry = Telemetry::default()
+            .with_traces(Nobody, Sampling::ALWAYS)
+            .sparing_while(Arc::clone(&fails));
+        let spared = || !telemetry.trace(None).unwrap().is_recorded();
         assert!(!spared() && !spared(), "all is well");
         fails.store(true, Ordering::Relaxed);
         assert!(!spared() && spared() && spared());
