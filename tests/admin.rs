@@ -5,36 +5,21 @@
 mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
 use rustix::process::Signal;
 use toolpool_client::{Call, Client};
 
-use support::{Broker, PATIENCE, Process, eventually, stderr, stdout, toolpool};
-
-/// Sends a request; the answer's status and body.
-fn http(admin: &str, head: &str, body: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(admin).expect("the admin port can be dialled");
-    let length = body.len();
-    let request = format!("{head}\r\nhost: {admin}\r\ncontent-length: {length}\r\n\r\n{body}");
-    stream
-        .write_all(request.as_bytes())
-        .expect("it takes the request");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it answers");
-    let (head, body) = answer.split_once("\r\n\r\n").expect("it speaks HTTP");
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok());
-    (status.expect("it has a status"), body.to_owned())
-}
+use support::{Broker, PATIENCE, Process, eventually, http, stderr, stdout, toolpool};
 
 fn get(admin: &str, path: &str) -> (u16, String) {
-    http(admin, &format!("GET {path} HTTP/1.1"), "")
+    http::get(admin, path).expect("it answers")
 }
 
 fn put(admin: &str, filter: &str) -> (u16, String) {
-    http(admin, "PUT /log-filter HTTP/1.1", filter)
+    http::request(admin, "PUT /log-filter HTTP/1.0", filter).expect("it answers")
 }
 
 /// The value of the series with exactly these labels, as a parser of Prometheus' format reads it.
@@ -210,8 +195,9 @@ fn the_log_is_json_and_its_filter_can_be_changed_while_the_broker_runs() {
     assert_eq!(status, 400);
     assert!(said.contains("error, warn, info"), "{said}");
     assert_eq!(put(&admin, &"x".repeat(10_000)).0, 400);
-    let from_a_page = "PUT /log-filter HTTP/1.1\r\norigin: http://evil.example";
-    assert_eq!(http(&admin, from_a_page, "trace").0, 403);
+    let from_a_page = "PUT /log-filter HTTP/1.0\r\norigin: http://evil.example";
+    let refused = http::request(&admin, from_a_page, "trace").expect("it answers");
+    assert_eq!(refused.0, 403);
     assert_eq!(get(&admin, "/log-filter").1, "error\n");
 
     let changed = put(&admin, "toolpool_broker=info,warn");

@@ -57,9 +57,8 @@ const CLOCKS_NS: u64 = 1_000_000;
 fn worker(broker: &Broker, id: &str, tools: &str, workshop: &Workshop, url: &str) -> Process {
     let file = format!("{id}.toml");
     workshop.write(&file, tools);
-    let mut command = broker.command(&["worker", "exec", "--id", id, "--slots", "16"]);
-    command.arg("--tools").arg(workshop.path(&file));
-    Process::start(command.envs(variables(url)))
+    let tools = workshop.path(&file);
+    broker.exec_worker_in(&variables(url), id, &tools, &["--slots", "16"])
 }
 
 /// The spans right below one, by their beginning.

@@ -37,9 +37,7 @@ effects = "read_only"
 "#;
 
 fn worker(broker: &Broker, id: &str, tools: &Workshop, variables: [(&str, &str); 2]) -> Process {
-    let mut command = broker.command(&["worker", "exec", "--id", id]);
-    let command = command.arg("--tools").arg(tools.tools());
-    Process::start(command.envs(variables))
+    broker.exec_worker_in(&variables, id, &tools.tools(), &[])
 }
 
 #[track_caller]

@@ -8,6 +8,7 @@ use tokio_stream::{Stream, StreamExt};
 
 use crate::ACCEPT_PAUSE;
 use crate::grpc::first_bytes::FirstBytes;
+use crate::seldom::Seldom;
 
 /// Failures come many a second for as long as file descriptors are short; so often they are told.
 const TELL_EVERY: Duration = Duration::from_secs(5);
@@ -37,23 +38,17 @@ where
 }
 
 /// Connections that could not be accepted.
-#[derive(Default)]
-struct Failures {
+#[derive(Debug, Default)]
+pub(crate) struct Failures {
     untold: u64,
-    told_at: Option<Instant>,
+    told: Seldom,
 }
 
 impl Failures {
     /// One more; how many there were, if it is time to tell.
-    fn one_more(&mut self, now: Instant) -> Option<u64> {
+    pub(crate) fn one_more(&mut self, now: Instant) -> Option<u64> {
         self.untold += 1;
-        let is_time = self
-            .told_at
-            .is_none_or(|told_at| now.duration_since(told_at) >= TELL_EVERY);
-        is_time.then(|| {
-            self.told_at = Some(now);
-            std::mem::take(&mut self.untold)
-        })
+        (self.told.is_due(TELL_EVERY, now)).then(|| std::mem::take(&mut self.untold))
     }
 }
 

@@ -30,6 +30,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::body::Body;
@@ -37,6 +38,7 @@ use tonic::service::Routes;
 use tower::ServiceExt;
 
 use crate::ACCEPT_PAUSE;
+use crate::accept::Failures;
 use crate::grpc::admin::Peer;
 use crate::metrics::Scrape;
 
@@ -121,6 +123,7 @@ impl Admin {
         });
         let room = Arc::new(Semaphore::new(MOST_CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut failures = Failures::default();
         loop {
             while connections.try_join_next().is_some() {}
             let permit = Arc::clone(&room).acquire_owned().await;
@@ -133,7 +136,9 @@ impl Admin {
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "an admin connection could not be accepted");
+                    if let Some(failures) = failures.one_more(Instant::now()) {
+                        tracing::warn!(%error, failures, "an admin connection could not be accepted");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -51,6 +51,7 @@ mod output;
 pub mod policy;
 mod registry;
 mod schema;
+mod seldom;
 mod session;
 mod telemetry;
 mod tool_format;

@@ -113,7 +113,6 @@ pub(crate) struct Session {
     is_taken_out: bool,
     taken_out: TakenOut,
     told_of_drain: bool,
-    state: WorkerState,
     presence: Presence,
     context: SessionContext,
 }
@@ -171,7 +170,6 @@ impl Session {
             is_taken_out: taken_out.has(instance),
             taken_out,
             told_of_drain: false,
-            state: WorkerState::Away,
             presence,
             context,
         };
@@ -467,12 +465,7 @@ impl Session {
         self.leave_lanes();
         self.orders.collect_ready(&mut self.unread);
         self.carry_out_orders();
-        self.set_state(WorkerState::Draining);
-    }
-
-    fn set_state(&mut self, state: WorkerState) {
-        self.state = state;
-        self.presence.set(state);
+        self.presence.set(WorkerState::Draining);
     }
 
     fn leave_lanes(&mut self) {

@@ -13,6 +13,8 @@ use opentelemetry_sdk::trace::{Sampler, SamplingDecision, ShouldSample, SpanProc
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::seldom::Seldom;
+
 pub(crate) mod context;
 mod room;
 pub(crate) mod spans;
@@ -48,11 +50,11 @@ struct Traces {
     scope: InstrumentationScope,
 }
 
-/// Whether it is worth while to make spans.
+/// Whether it is worth while to trace a batch.
 #[derive(Debug)]
 struct Outage {
     fails: Arc<AtomicBool>,
-    next: Mutex<Option<Instant>>,
+    tried: Mutex<Seldom>,
 }
 
 impl Telemetry {
@@ -77,8 +79,8 @@ impl Telemetry {
     /// As long as `fails` is set, ten batches a second at most are traced: their spans would most likely be dropped.
     #[must_use]
     pub fn sparing_while(mut self, fails: Arc<AtomicBool>) -> Self {
-        let next = Mutex::default();
-        self.outage = Some(Arc::new(Outage { fails, next }));
+        let tried = Mutex::default();
+        self.outage = Some(Arc::new(Outage { fails, tried }));
         self
     }
 
@@ -141,15 +143,7 @@ impl Telemetry {
 
 impl Outage {
     fn spares(&self, now: Instant) -> bool {
-        if !self.fails.load(Ordering::Relaxed) {
-            return false;
-        }
-        let mut next = self.next.lock();
-        let early = next.is_some_and(|next| now < next);
-        if !early {
-            *next = Some(now + RETRY);
-        }
-        early
+        self.fails.load(Ordering::Relaxed) && !self.tried.lock().is_due(RETRY, now)
     }
 }
 

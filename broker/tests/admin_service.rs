@@ -6,11 +6,10 @@ mod support;
 
 use std::net::SocketAddr;
 
+use support::admin::get;
 use support::agent::FakeAgent;
 use support::worker::{attempts, error, once, read_only, register, side_effecting, tool};
 use support::{Broker, seconds, settle, soon, time, wire};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
@@ -473,6 +472,27 @@ async fn a_batch_that_is_being_delivered_is_shown_as_that() {
 }
 
 #[tokio::test]
+async fn a_call_whose_worker_is_away_says_so() {
+    let (broker, admin) = Broker::start_with_admin(|_| ()).await;
+    let mut worker = broker.worker("w", 1, [side_effecting("send")]).await;
+    let mut operator = Operator::at(admin).await;
+    let agent = broker.agent().await;
+    agent.call("a", "send", "{}").await;
+    agent.seal().await;
+    worker.assignment().await;
+    worker.cut();
+    settle().await;
+    let words = ["w is away: its stream broke"];
+    operator.expect_why("a", CallPhase::Running, &words).await;
+    // Taken out while it is away, it is marked.
+    let drained = operator.drain("w").await.unwrap();
+    assert_eq!(
+        (drained.state(), drained.taken_out),
+        (WorkerState::Away, true)
+    );
+}
+
+#[tokio::test]
 async fn operators_do_not_keep_probes_out() {
     let (_broker, admin) = Broker::start_with_admin(|_| ()).await;
     let mut operators = Vec::new();
@@ -487,12 +507,8 @@ async fn operators_do_not_keep_probes_out() {
         }));
         operators.push(operator);
         if operators.len() % 20 == 0 {
-            let mut probe = soon(TcpStream::connect(admin)).await.unwrap();
-            let request = b"GET /healthz HTTP/1.1\r\nhost: broker\r\n\r\n";
-            probe.write_all(request).await.unwrap();
-            let mut answer = String::new();
-            soon(probe.read_to_string(&mut answer)).await.unwrap();
-            assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+            let (status, body) = soon(get(admin, "/healthz")).await;
+            assert_eq!((status, &*body), (200, "ok\n"));
         }
     }
     assert_eq!(turned_away, 80 - 16);

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use prometheus_parse::{Sample, Scrape, Value};
 use serde_json::json;
+use support::admin::{ask, get};
 use support::agent::whole;
 use support::spans::Spans;
 use support::worker::{attempts, error, read_only, register, side_effecting, tool};
@@ -20,28 +21,6 @@ use tokio::net::TcpStream;
 use toolpool_broker::metrics::{Kind, METRICS};
 use toolpool_broker::{Sampling, SpanRoom, Telemetry};
 use toolpool_proto::v1::{self, ErrorCode};
-
-/// Sends a request as it is; the answer's status and body.
-async fn http(admin: SocketAddr, request: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(admin).await.unwrap();
-    stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await.unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
-    let status = head
-        .split(' ')
-        .nth(1)
-        .map_or(0, |code| code.parse().unwrap());
-    (status, body.to_owned())
-}
-
-async fn get(admin: SocketAddr, path: &str) -> (u16, String) {
-    http(
-        admin,
-        &format!("GET {path} HTTP/1.1\r\nhost: broker\r\n\r\n"),
-    )
-    .await
-}
 
 /// What Prometheus would see.
 struct Seen(Vec<Sample>);
@@ -378,7 +357,7 @@ async fn probes_follow_the_drain_and_strangers_are_turned_away() {
     assert_eq!(get(admin, "/").await.0, 404);
     assert_eq!(get(admin, "/log-filter").await.0, 404, "there is no log");
     let posted = "POST /metrics HTTP/1.1\r\nhost: broker\r\ncontent-length: 0\r\n\r\n";
-    assert_eq!(http(admin, posted).await.0, 405);
+    assert_eq!(ask(admin, posted).await.0, 405);
     let large = "x".repeat(100_000);
     let large = format!("GET /healthz HTTP/1.1\r\nhost: {large}\r\n\r\n");
     assert_ne!(large_status(admin, &large).await, 200);

@@ -82,7 +82,6 @@ pub(super) struct Model {
     waits_since: Instant,
     /// By tool; there are none before the second look.
     rates: HashMap<String, Rates>,
-    first: bool,
     /// Why the last look failed.
     failure: Option<String>,
     paused: bool,
@@ -100,7 +99,6 @@ impl Model {
             looked_at: now,
             waits_since: now,
             rates: HashMap::new(),
-            first: true,
             failure: None,
             paused: false,
             pane: Pane::Tools,
@@ -114,12 +112,7 @@ impl Model {
         if self.paused {
             return;
         }
-        self.rates = if self.first {
-            HashMap::new()
-        } else {
-            rates(&self.look.lanes, &look.lanes, now - self.looked_at)
-        };
-        self.first = false;
+        self.rates = rates(&self.look.lanes, &look.lanes, now - self.looked_at);
         self.failure = None;
         self.look = look;
         self.looked_at = now;

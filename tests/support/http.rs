@@ -5,11 +5,17 @@ use std::net::TcpStream;
 
 use serde_json::Value;
 
-/// Asks once; the answer's status and body. An error: nobody is there, or it does not speak HTTP.
+/// Asks once for something; the answer's status and body. An error: nobody is there, or it does not speak HTTP.
 pub(crate) fn get(address: &str, path: &str) -> io::Result<(u16, String)> {
+    // 1.0, so that the answer comes in one piece.
+    request(address, &format!("GET {path} HTTP/1.0"), "")
+}
+
+/// The same with a head, without the host and the length, and a body. The connection ends with the answer.
+pub(crate) fn request(address: &str, head: &str, body: &str) -> io::Result<(u16, String)> {
     let mut stream = TcpStream::connect(address)?;
-    // 1.0, so that the answer comes in one piece and the connection ends with it.
-    let request = format!("GET {path} HTTP/1.0\r\nhost: {address}\r\n\r\n");
+    let length = body.len();
+    let request = format!("{head}\r\nhost: {address}\r\ncontent-length: {length}\r\n\r\n{body}");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;

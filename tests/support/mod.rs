@@ -199,7 +199,19 @@ impl Broker {
 
     /// Starts a worker whose tools are commands.
     pub(crate) fn exec_worker(&self, id: &str, tools: &Path, flags: &[&str]) -> Process {
+        self.exec_worker_in(&[], id, tools, flags)
+    }
+
+    /// The same with variables of its own.
+    pub(crate) fn exec_worker_in(
+        &self,
+        environment: &[(&str, &str)],
+        id: &str,
+        tools: &Path,
+        flags: &[&str],
+    ) -> Process {
         let mut command = self.command(&["worker", "exec", "--id", id]);
+        command.envs(environment.iter().copied());
         Process::start(command.arg("--tools").arg(tools).args(flags))
     }
 

@@ -392,23 +392,33 @@ async fn a_broker_that_never_answers_is_dialled_again() {
 
 #[tokio::test(start_paused = true)]
 async fn a_drain_waits_for_what_runs_and_for_its_acknowledgement() {
-    let mut broker = Broker::start();
-    let (tool, latch) = latched();
-    let worker = run(&broker, [tool]);
-    let mut connection = broker.accept().await;
-    connection.assign(1, "latched", "{}").await;
-    worker.shutdown.drain.cancel();
-    assert!(matches!(connection.news().await, Ok(Some(Frame::Drain(_)))));
-    connection.acknowledge_drain().await;
-    latch.notify_one();
-    assert_eq!(connection.outcome().await.lease_id, 1);
-    // Without the acknowledgement the worker stays: it goes on giving signs of life.
-    assert!(matches!(connection.frame().await, Ok(Some(Frame::Beat(_)))));
-    assert!(!worker.task.is_finished());
-    connection.acknowledge(1).await;
-    assert_half_closed(&connection.news().await);
-    drop(connection);
-    worker.ended().await.unwrap();
+    // Its own process wants it, or the broker's operator.
+    for from_operator in [false, true] {
+        let mut broker = Broker::start();
+        let (tool, latch) = latched();
+        let worker = run(&broker, [tool]);
+        let mut connection = broker.accept().await;
+        connection.assign(1, "latched", "{}").await;
+        let leave = || pool_frame::Frame::Drain(proto::Drain { leave: true });
+        if from_operator {
+            connection.send(leave()).await;
+        } else {
+            worker.shutdown.drain.cancel();
+        }
+        assert!(matches!(connection.news().await, Ok(Some(Frame::Drain(_)))));
+        // Said again, it changes nothing.
+        connection.send(leave()).await;
+        connection.acknowledge_drain().await;
+        latch.notify_one();
+        assert_eq!(connection.outcome().await.lease_id, 1);
+        // Without the acknowledgement the worker stays: it goes on giving signs of life.
+        assert!(matches!(connection.frame().await, Ok(Some(Frame::Beat(_)))));
+        assert!(!worker.task.is_finished());
+        connection.acknowledge(1).await;
+        assert_half_closed(&connection.news().await);
+        drop(connection);
+        worker.ended().await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -537,27 +547,6 @@ async fn a_broker_that_drains_is_served_on_and_dialled_again() {
     assert_eq!(connection.outcome().await.lease_id, 1);
     drop::<Connection>(connection);
     assert_eq!(broker.accept().await.register.running_leases, [1]);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_worker_that_an_operator_takes_out_finishes_and_leaves() {
-    let mut broker = Broker::start();
-    let (tool, latch) = latched();
-    let worker = run(&broker, [tool]);
-    let mut connection = broker.accept().await;
-    connection.assign(1, "latched", "{}").await;
-    let leave = || pool_frame::Frame::Drain(proto::Drain { leave: true });
-    connection.send(leave()).await;
-    assert!(matches!(connection.news().await, Ok(Some(Frame::Drain(_)))));
-    // A broker that it came back to would say it again.
-    connection.send(leave()).await;
-    connection.acknowledge_drain().await;
-    latch.notify_one();
-    assert_eq!(connection.outcome().await.lease_id, 1);
-    connection.acknowledge(1).await;
-    assert_half_closed(&connection.news().await);
-    drop(connection);
-    worker.ended().await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -272,7 +272,7 @@ impl Entry {
     }
 
     /// Where its time went so far.
-    pub(super) fn ledger(&self, accepted: Instant) -> Ledger {
+    pub(super) fn ledger(&self, accepted: Instant, worker: Option<WorkerId>) -> Ledger {
         Ledger {
             block_began: self.began - accepted,
             block_complete: self.complete.map(|at| at - accepted),
@@ -284,12 +284,13 @@ impl Entry {
             ran: self.ran,
             ended: self.ended.map_or(Duration::ZERO, |at| at - accepted),
             attempts: self.attempts,
-            worker: self.worker.clone(),
+            worker,
         }
     }
 
-    pub(super) fn into_report(self, position: Position, accepted: Instant) -> CallReport {
-        let ledger = self.ledger(accepted);
+    pub(super) fn into_report(mut self, position: Position, accepted: Instant) -> CallReport {
+        let worker = self.worker.take();
+        let ledger = self.ledger(accepted, worker);
         let Phase::Ended(result) = self.phase else {
             unreachable!("the batch is finished, so every call has its result");
         };

@@ -57,7 +57,6 @@ pub(crate) struct CallView {
     pub(crate) phase: PhaseName,
     /// So far.
     pub(crate) ledger: Ledger,
-    pub(crate) ended: bool,
     pub(crate) time_left: Option<Duration>,
     pub(crate) lease: Option<LeaseId>,
     pub(crate) ticket: Option<Ticket>,
@@ -160,7 +159,7 @@ impl Batch {
 
 impl Entry {
     fn view(&self, position: Position, accepted: Instant, now: Instant) -> CallView {
-        let mut ledger = self.ledger(accepted);
+        let mut ledger = self.ledger(accepted, self.worker.clone());
         let mut time_left = self.due().map(|due| due.saturating_duration_since(now));
         let (mut lease, mut ticket, mut error) = (None, None, None);
         match &self.phase {
@@ -192,7 +191,6 @@ impl Entry {
             tool: self.tool.clone(),
             phase: PhaseName::of(&self.phase),
             ledger,
-            ended: self.has_ended(),
             time_left,
             lease,
             ticket,

@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use toolpool_proto::v1;
+
+use crate::ingest::TurnEnd;
+
 mod admin;
 mod agent;
 mod result;
@@ -22,6 +26,19 @@ const MAX_NAME_BYTES: usize = 128;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub(crate) struct Malformed(String);
+
+/// A count or a place on the wire; ours are far below its range.
+fn many(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn turn_end(end: TurnEnd) -> v1::TurnEnd {
+    match end {
+        TurnEnd::Complete => v1::TurnEnd::Complete,
+        TurnEnd::Truncated => v1::TurnEnd::Truncated,
+        TurnEnd::Aborted => v1::TurnEnd::Aborted,
+    }
+}
 
 fn malformed<T>(text: impl Into<String>) -> Result<T, Malformed> {
     Err(Malformed(text.into()))

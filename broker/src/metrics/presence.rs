@@ -84,6 +84,10 @@ impl Presence {
     pub(crate) fn set(&self, state: WorkerState) {
         self.worker.state.store(state as u8, Ordering::Relaxed);
     }
+
+    pub(crate) fn state(&self) -> WorkerState {
+        WorkerState::ALL[usize::from(self.worker.state.load(Ordering::Relaxed))]
+    }
 }
 
 impl Drop for Presence {

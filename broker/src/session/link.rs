@@ -94,10 +94,10 @@ impl Session {
         self.inbound = Some(link.inbound);
         self.outbound = Some(link.outbound);
         if self.is_taken_out {
-            self.set_state(WorkerState::Draining);
+            self.presence.set(WorkerState::Draining);
             self.ask_to_leave();
         } else {
-            self.set_state(WorkerState::Connected);
+            self.presence.set(WorkerState::Connected);
         }
         tracing::info!(
             worker.id = %self.worker, slots = register.slots, tools = self.tools.len(), version = %register.version,
@@ -161,7 +161,7 @@ impl Session {
     pub(super) fn detach(&mut self, why: &str) {
         tracing::warn!(worker.id = %self.worker, leases = self.leases.len(), reason = why, "worker's stream broke");
         self.context.metrics.stream_broke();
-        self.set_state(WorkerState::Away);
+        self.presence.set(WorkerState::Away);
         self.inbound = None;
         self.outbound = None;
         self.heard = Instant::now();

@@ -74,7 +74,7 @@ impl Session {
         self.is_taken_out = true;
         self.taken_out.add(self.instance.clone());
         if is_away {
-            self.set_state(WorkerState::Away);
+            self.presence.set(WorkerState::Away);
         } else {
             self.ask_to_leave();
         }
@@ -98,7 +98,7 @@ impl Session {
             instance: self.instance.clone(),
             version: self.version.clone(),
             labels: self.labels.clone(),
-            state: self.state,
+            state: self.presence.state(),
             slots: self.seat.total(),
             slots_free: self.seat.free(),
             tools,

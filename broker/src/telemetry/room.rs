@@ -7,6 +7,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::seldom::Seldom;
+
 /// While spans are dropped, it is said once in this time.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 
@@ -18,7 +20,7 @@ pub struct SpanRoom {
     free: AtomicUsize,
     full: AtomicU64,
     unsent: AtomicU64,
-    said: Mutex<Option<Instant>>,
+    said: Mutex<Seldom>,
 }
 
 impl SpanRoom {
@@ -42,7 +44,7 @@ impl SpanRoom {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         if taken.is_err() {
             let before = add(&self.full, spans);
-            if self.may_say(Instant::now()) {
+            if self.said.lock().is_due(SAY_AGAIN, Instant::now()) {
                 tracing::warn!(
                     spans,
                     dropped.before = before,
@@ -68,15 +70,6 @@ impl SpanRoom {
         [("full", &self.full), ("unsent", &self.unsent)]
             .map(|(reason, spans)| (reason, spans.load(Ordering::Relaxed)))
     }
-
-    fn may_say(&self, now: Instant) -> bool {
-        let mut said = self.said.lock();
-        let recently = said.is_some_and(|said| now.saturating_duration_since(said) < SAY_AGAIN);
-        if !recently {
-            *said = Some(now);
-        }
-        !recently
-    }
 }
 
 fn add(to: &AtomicU64, spans: usize) -> u64 {
@@ -88,17 +81,13 @@ fn add(to: &AtomicU64, spans: usize) -> u64 {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn there_is_room_for_all_of_them_or_for_none() {
+    #[test]
+    fn there_is_room_for_all_of_them_or_for_none() {
         let room = SpanRoom::new(5);
         assert!(room.take(3) && !room.take(3) && room.take(2) && !room.take(1));
         room.give_back(3);
         room.unsent(3);
         assert!(!room.take(4) && room.take(3));
         assert_eq!(room.dropped(), [("full", 8), ("unsent", 3)]);
-        tokio::time::advance(SAY_AGAIN / 2).await;
-        assert!(!room.may_say(Instant::now()), "it was said when it began");
-        tokio::time::advance(SAY_AGAIN / 2).await;
-        assert!(room.may_say(Instant::now()) && !room.may_say(Instant::now()));
     }
 }

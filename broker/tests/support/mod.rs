@@ -30,6 +30,7 @@ use toolpool_proto::v1;
 use tower::util::MapRequest;
 use v1::broker_service_client::BrokerServiceClient;
 
+pub(crate) mod admin;
 pub(crate) mod agent;
 pub(crate) mod batch;
 pub(crate) mod fixtures;

@@ -1,22 +1,15 @@
 //! What an operator is shown.
 
-use std::time::Duration;
-
 use toolpool_proto::v1;
 
 use super::result::{code, ledger};
-use super::{catalogue_entry, to_wire};
+use super::{catalogue_entry, many, to_wire, turn_end};
 use crate::batch::view::{BatchView, CallView, PhaseName};
 use crate::catalogue::Tool;
 use crate::id::BatchId;
-use crate::ingest::TurnEnd;
 use crate::lane::{Cause, LaneView};
 use crate::metrics::{RecentCalls, WorkerState};
 use crate::session::{LeaseView, WorkerView};
-
-fn many(count: usize) -> u32 {
-    u32::try_from(count).unwrap_or(u32::MAX)
-}
 
 pub(crate) fn worker_status(view: WorkerView) -> v1::WorkerStatus {
     let state = match view.state {
@@ -101,11 +94,6 @@ pub(crate) fn lane_status(tool: &Tool, view: LaneView) -> v1::LaneStatus {
 pub(crate) fn batch_status(view: BatchView) -> v1::BatchStatus {
     let counts = PhaseName::ALL.into_iter().zip(view.phases);
     let phases = counts.filter(|(_, calls)| *calls > 0);
-    let turn_end = |end| match end {
-        TurnEnd::Complete => v1::TurnEnd::Complete,
-        TurnEnd::Truncated => v1::TurnEnd::Truncated,
-        TurnEnd::Aborted => v1::TurnEnd::Aborted,
-    };
     v1::BatchStatus {
         batch_id: view.id.to_string(),
         open_for: Some(to_wire(view.open_for)),
@@ -148,7 +136,7 @@ pub(crate) fn explanation(
 
 fn call_status(view: CallView) -> v1::CallStatus {
     let ledger = v1::TimeLedger {
-        ended: view.ended.then(|| to_wire(view.ledger.ended)),
+        ended: (view.phase == PhaseName::Ended).then(|| to_wire(view.ledger.ended)),
         ..ledger(view.ledger)
     };
     v1::CallStatus {
@@ -157,7 +145,7 @@ fn call_status(view: CallView) -> v1::CallStatus {
         position: many(view.position),
         phase: phase(view.phase).into(),
         ledger: Some(ledger),
-        time_left: view.time_left.map(|left: Duration| to_wire(left)),
+        time_left: view.time_left.map(to_wire),
         lease_id: view.lease.map(|lease| lease.0),
         error: view.error.map(|error| code(error).into()),
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use toolpool_proto::v1;
 
-use super::to_wire;
+use super::{many, to_wire};
 use crate::batch::{CallReport, Duplicate, Ledger, Progress, Report};
 use crate::call_error::{CallError, Code, Effect, Scope};
 use crate::id::{BatchId, CallId};
@@ -44,7 +44,6 @@ pub(crate) fn finished(
     report: &Report,
     turn: Option<v1::Turn>,
 ) -> v1::Finished {
-    let many = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
     v1::Finished {
         batch_id: batch.to_string(),
         calls: many(report.calls.len()),
@@ -62,7 +61,7 @@ fn duplicate(duplicate: &Duplicate) -> v1::DuplicateCall {
     v1::DuplicateCall {
         id: duplicate.id.to_string(),
         tool: duplicate.tool.clone(),
-        position: u32::try_from(duplicate.position).unwrap_or(u32::MAX),
+        position: many(duplicate.position),
         error: Some(call_error(duplicate.error.clone())),
     }
 }
@@ -76,7 +75,7 @@ pub(crate) fn result(report: CallReport, of: Option<&Answered>) -> v1::CallResul
     v1::CallResult {
         id: report.id.to_string(),
         tool: report.tool,
-        position: u32::try_from(of.map_or(report.position, |of| of.position)).unwrap_or(u32::MAX),
+        position: many(of.map_or(report.position, |of| of.position)),
         ending: Some(ending),
         ledger: Some(ledger(report.ledger)),
         provider_id: of.and_then(|of| of.provider_id.clone()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use toolpool_proto::v1;
 
-use super::{Malformed, duration, malformed, to_wire};
+use super::{Malformed, duration, malformed, many, to_wire};
 use crate::catalogue::{Definition, Tool};
 use crate::policy::{Effects, FailureAction, Policy, PolicyPatch};
 use crate::tool_format::Format;
@@ -96,7 +96,7 @@ pub(crate) fn catalogue_entry(tool: &Tool) -> v1::CatalogueEntry {
             policy: Some(effective_policy(&revision.policy)),
         }),
         registered_policy: Some(registered_policy(&definition.policy)),
-        workers: u32::try_from(tool.lane.workers()).unwrap_or(u32::MAX),
+        workers: many(tool.lane.workers()),
     }
 }
 

@@ -5,21 +5,15 @@ use std::collections::HashSet;
 use bytes::Bytes;
 use toolpool_proto::v1;
 
-use super::dialect;
+use super::{dialect, many, turn_end};
 use crate::batch::Report;
-use crate::ingest::TurnEnd;
 use crate::ingest::dialect::{NotOurs, Owner, Turn, Void};
 
 pub(crate) fn turn(turn: &Turn, report: &Report, answer: Bytes) -> v1::Turn {
-    let turn_end = match turn.end {
-        TurnEnd::Complete => v1::TurnEnd::Complete,
-        TurnEnd::Truncated => v1::TurnEnd::Truncated,
-        TurnEnd::Aborted => v1::TurnEnd::Aborted,
-    };
     let not_ours = turn.not_ours.iter().filter(|call| call.void.is_none());
     v1::Turn {
         dialect: turn.dialect.map(|known| dialect(known).into()),
-        turn_end: turn_end.into(),
+        turn_end: turn_end(turn.end).into(),
         stop_reason: turn.stop_reason.clone(),
         error: turn.error.clone(),
         answer,
@@ -51,7 +45,7 @@ fn dropped(turn: &Turn, report: &Report) -> Vec<v1::DroppedCall> {
                 id: report.id.to_string(),
                 provider_id: call.provider_id.clone(),
                 tool: report.tool.clone(),
-                position: place(call.position),
+                position: many(call.position),
                 reason: reason(why).into(),
             });
         }
@@ -61,7 +55,7 @@ fn dropped(turn: &Turn, report: &Report) -> Vec<v1::DroppedCall> {
             id: String::new(),
             provider_id: (!call.id.is_empty()).then(|| call.id.clone()),
             tool: call.name.clone(),
-            position: place(call.position),
+            position: many(call.position),
             reason: reason(call.void?).into(),
         })
     }));
@@ -88,11 +82,7 @@ fn passed_over(call: &NotOurs) -> v1::PassedOverCall {
     v1::PassedOverCall {
         provider_id: (!call.id.is_empty()).then(|| call.id.clone()),
         tool: call.name.clone(),
-        position: place(call.position),
+        position: many(call.position),
         owner: owner.into(),
     }
-}
-
-fn place(position: usize) -> u32 {
-    u32::try_from(position).unwrap_or(u32::MAX)
 }
