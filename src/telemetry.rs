@@ -186,6 +186,11 @@ impl<E: trace::SpanExporter + 'static> trace::SpanExporter for Watched<E> {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         self.room.give_back(spans);
+        // To make messages of a backlog takes as much as to send them; while nothing gets through, only its end is tried.
+        if self.fails.load(Ordering::Relaxed) && self.room.waiting() >= spans {
+            self.room.unsent(spans);
+            return Ok(());
+        }
         let exporter = Arc::clone(&self.exporter);
         let timeout = self.timeout;
         let sending = self.runtime.spawn(async move {
@@ -331,6 +336,8 @@ fn sampler(name: Option<&str>, argument: Option<&str>) -> Sampling {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
+
     use super::*;
     use opentelemetry_sdk::trace::SpanExporter as _;
 
@@ -359,6 +366,53 @@ mod tests {
             "{given_up:?}"
         );
         assert!(watched.fails.load(Ordering::Relaxed));
+    }
+
+    /// A collector that refuses, and how often it was asked.
+    #[derive(Debug, Default)]
+    struct Refuses(AtomicUsize);
+
+    impl trace::SpanExporter for Refuses {
+        async fn export(&self, _: Vec<SpanData>) -> OTelSdkResult {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Err(OTelSdkError::InternalFailure("refused".to_owned()))
+        }
+    }
+
+    fn span() -> SpanData {
+        SpanData {
+            span_context: opentelemetry::trace::SpanContext::empty_context(),
+            parent_span_id: opentelemetry::trace::SpanId::INVALID,
+            parent_span_is_remote: false,
+            span_kind: opentelemetry::trace::SpanKind::Internal,
+            name: "span".into(),
+            start_time: std::time::SystemTime::UNIX_EPOCH,
+            end_time: std::time::SystemTime::UNIX_EPOCH,
+            attributes: Vec::new(),
+            dropped_attributes_count: 0,
+            events: trace::SpanEvents::default(),
+            links: trace::SpanLinks::default(),
+            status: opentelemetry::trace::Status::Unset,
+            instrumentation_scope: opentelemetry::InstrumentationScope::default(),
+        }
+    }
+
+    #[tokio::test]
+    async fn of_a_backlog_only_the_end_is_tried_while_nothing_gets_through() {
+        let watched = Watched {
+            exporter: Arc::new(Refuses::default()),
+            runtime: Handle::current(),
+            timeout: Duration::from_secs(15),
+            fails: Arc::default(),
+            room: Arc::new(SpanRoom::new(8)),
+        };
+        assert!(watched.room.take(8));
+        for _ in 0..4 {
+            let _ = watched.export(vec![span(), span()]).await;
+        }
+        assert_eq!(watched.room.waiting(), 0);
+        let asked = watched.exporter.0.load(Ordering::Relaxed);
+        assert_eq!(asked, 2, "the first, which failed, and the last");
     }
 
     #[test]

@@ -17,6 +17,7 @@ const SAY_AGAIN: Duration = Duration::from_mins(1);
 /// Whoever hands spans over takes room for them first, and whoever exports them gives it back.
 #[derive(Debug)]
 pub struct SpanRoom {
+    size: usize,
     free: AtomicUsize,
     full: AtomicU64,
     unsent: AtomicU64,
@@ -28,6 +29,7 @@ impl SpanRoom {
     #[must_use]
     pub fn new(spans: usize) -> Self {
         Self {
+            size: spans,
             free: AtomicUsize::new(spans),
             full: AtomicU64::new(0),
             unsent: AtomicU64::new(0),
@@ -60,6 +62,12 @@ impl SpanRoom {
         self.free.fetch_add(spans, Ordering::Relaxed);
     }
 
+    /// Spans that wait in the queue.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.size.saturating_sub(self.free.load(Ordering::Relaxed))
+    }
+
     /// These left the queue, and the collector did not take them.
     pub fn unsent(&self, spans: usize) {
         add(&self.unsent, spans);
@@ -85,6 +93,7 @@ mod tests {
     fn there_is_room_for_all_of_them_or_for_none() {
         let room = SpanRoom::new(5);
         assert!(room.take(3) && !room.take(3) && room.take(2) && !room.take(1));
+        assert_eq!(room.waiting(), 5);
         room.give_back(3);
         room.unsent(3);
         assert!(!room.take(4) && room.take(3));
