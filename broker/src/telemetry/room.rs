@@ -74,7 +74,8 @@ impl SpanRoom {
     }
 
     /// Spans that were dropped so far, by reason.
-    pub(crate) fn dropped(&self) -> [(&'static str, u64); 2] {
+    #[must_use]
+    pub fn dropped(&self) -> [(&'static str, u64); 2] {
         [("full", &self.full), ("unsent", &self.unsent)]
             .map(|(reason, spans)| (reason, spans.load(Ordering::Relaxed)))
     }
