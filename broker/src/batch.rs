@@ -29,7 +29,7 @@ mod tried;
 pub(crate) mod view;
 
 pub(crate) use call::Cut;
-pub(crate) use report::{CallReport, Duplicate, Ledger, Report};
+pub(crate) use report::{CallReport, Duplicate, EndedCall, Ledger, Report};
 pub(crate) use tried::{Ended, Tried, first_line};
 
 use call::{Entry, Phase};
@@ -70,6 +70,8 @@ pub(crate) enum Command {
         position: Position,
         progress: Progress,
     },
+    /// The call has its result: [`ended_call`](Batch::ended_call) says what there is to be counted and logged.
+    Count { position: Position },
 }
 
 /// What an agent may be told before the end.
@@ -200,6 +202,21 @@ impl Batch {
             error,
         });
         self.table.push(None);
+    }
+
+    /// A call that has its result. `None`: it has none yet.
+    pub(crate) fn ended_call(&self, position: Position) -> Option<EndedCall<'_>> {
+        let entry = self.table.get(position)?.as_ref()?;
+        let Phase::Ended(result) = &entry.phase else {
+            return None;
+        };
+        Some(EndedCall {
+            id: &entry.id,
+            tool: &entry.tool,
+            error: result.as_ref().err(),
+            worker: entry.worker.as_ref(),
+            ledger: entry.ledger(self.accepted, None),
+        })
     }
 
     /// The name of a call's tool. `None` if it needs none any more.
@@ -524,6 +541,7 @@ impl Batch {
         entry.phase = Phase::Ended(result);
         self.unended -= 1;
         self.tell(position, Progress::Ended { error: code });
+        self.commands.push_back(Command::Count { position });
         // A block that is no call has not failed.
         if code.is_some_and(|code| code != Code::Incomplete) && aborts && self.cut.is_none() {
             self.cut_all(

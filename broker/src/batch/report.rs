@@ -34,6 +34,17 @@ pub(crate) struct CallReport {
     pub(crate) tried: Vec<Tried>,
 }
 
+/// A call that has its result, while its batch may go on.
+#[derive(Debug)]
+pub(crate) struct EndedCall<'a> {
+    pub(crate) id: &'a CallId,
+    pub(crate) tool: &'a str,
+    pub(crate) error: Option<&'a CallError>,
+    pub(crate) worker: Option<&'a WorkerId>,
+    /// Without its worker.
+    pub(crate) ledger: Ledger,
+}
+
 /// Where a call's time went; moments are counted from the batch's acceptance.
 #[derive(Clone, Debug)]
 pub(crate) struct Ledger {

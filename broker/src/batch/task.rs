@@ -430,6 +430,7 @@ impl Task {
                         drop(seat.order(Order::Cancel(lease)));
                     }
                 }
+                Command::Count { position } => self.count(position),
                 Command::Tell { position, progress } => {
                     if let Some(id) = self.batch.id_of(position) {
                         self.progress.push(convert::progress(

@@ -29,6 +29,7 @@ struct Seen {
     early: bool,
     void: bool,
     may_abort: bool,
+    counted: u32,
 }
 
 struct World {
@@ -222,6 +223,10 @@ impl World {
                         "only an open lease is cancelled"
                     );
                 }
+                Command::Count { position } => {
+                    self.seen[position].counted += 1;
+                    assert!(self.batch.ended_call(position).is_some());
+                }
                 Command::Tell { .. } => panic!("nobody wanted progress"),
             }
             let active = self
@@ -353,6 +358,8 @@ impl World {
         let ids = self.seen.iter().filter(|seen| !seen.duplicate).count();
         let report = self.batch.into_report(self.now);
         assert_eq!(report.calls.len(), ids, "one result for each id");
+        let counted = |call: &CallReport| self.seen[call.position].counted == 1;
+        assert!(report.calls.iter().all(counted), "each is counted once");
         let aborts = |call: &CallReport| {
             let seen = &self.seen[call.position];
             // A block that stays open is no failure of a tool.

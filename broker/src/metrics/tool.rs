@@ -8,7 +8,7 @@ use opentelemetry::metrics::{BoundCounter, BoundHistogram, Counter, Histogram};
 
 use super::Instruments;
 use super::recent::{Recent, RecentCalls};
-use crate::batch::{CallReport, Ledger};
+use crate::batch::Ledger;
 use crate::call_error::{CallError, Code};
 use crate::lane::lease::Limit;
 
@@ -73,8 +73,8 @@ impl ToolSeries {
     }
 
     /// A call has its result.
-    pub(crate) fn call(&self, call: &CallReport) {
-        self.outcome(call.result.as_ref().err());
+    pub(crate) fn call(&self, error: Option<&CallError>, ledger: &Ledger) {
+        self.outcome(error);
         let Ledger {
             block_complete,
             started_early,
@@ -85,7 +85,7 @@ impl ToolSeries {
             ran,
             attempts,
             ..
-        } = &call.ledger;
+        } = ledger;
         let of = &*self.instruments;
         if let Some(held) = held {
             self.time(&self.hold, &of.hold, *held);

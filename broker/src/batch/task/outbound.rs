@@ -12,15 +12,16 @@ use toolpool_proto::v1::batch_frame::Frame;
 
 use super::provider::Provider;
 use super::{End, Route, Task};
-use crate::batch::{CallReport, Report};
-use crate::call_error::Code;
+use crate::batch::{CallReport, EndedCall, Report};
+use crate::call_error::{CallError, Code};
 use crate::catalogue::Catalogue;
 use crate::grpc::delivery::{Gone, Outlet};
 use crate::grpc::{PACKET_BYTES, convert};
 use crate::id::BatchId;
+use crate::ingest::Position;
 use crate::ingest::dialect::{Answered, Turn};
 use crate::metrics::{Metrics, ToolSeries};
-use crate::telemetry::{BatchEnd, Finished};
+use crate::telemetry::{BatchEnd, Finished, Trace};
 
 /// A finished batch up to this size leaves in one packet, and is not waited for.
 const SMALL_BYTES: usize = 64 << 10;
@@ -39,6 +40,23 @@ impl Task {
                 self.metrics.progress_dropped_at_agent(many - frames.len());
                 self.progress = frames;
             }
+        }
+    }
+
+    /// Counts a call as soon as it has its result, and logs how it failed: its batch may go on for long.
+    pub(super) fn count(&self, position: Position) {
+        let Some(call) = self.batch.ended_call(position) else {
+            return;
+        };
+        match self.routes.get(position) {
+            Some(Some(route)) => route.lane.series().call(call.error, &call.ledger),
+            _ => {
+                unrouted(&self.catalogue, &self.metrics, call.tool).call(call.error, &call.ledger);
+            }
+        }
+        if let Some(error) = call.error {
+            let trace = self.trace.as_deref();
+            log_failure(&self.id, trace.and_then(Trace::id_to_tell), &call, error);
         }
     }
 
@@ -65,12 +83,6 @@ impl Task {
         let trace_id = trace.as_ref().and_then(|trace| trace.id_to_tell());
         log(&id, trace_id, &report, &end);
         metrics.batch_ended(end.kind(), report.elapsed);
-        for call in &report.calls {
-            match routes.get(call.position) {
-                Some(Some(route)) => route.lane.series().call(call),
-                _ => unrouted(&catalogue, &metrics, &call.tool).call(call),
-            }
-        }
         for duplicate in &report.duplicates {
             unrouted(&catalogue, &metrics, &duplicate.tool).outcome(Some(&duplicate.error));
         }
@@ -155,26 +167,27 @@ fn log(id: &BatchId, trace_id: Option<TraceId>, report: &Report, end: &End) {
         batch.id = %id, trace.id = trace_id, calls = report.calls.len(), succeeded = report.succeeded(),
         elapsed = ?report.elapsed, "batch finished"
     );
-    for call in &report.calls {
-        let Err(error) = &call.result else { continue };
-        let worker = call.ledger.worker.as_ref().map(tracing::field::display);
-        if error.code == Code::OutcomeUnknown {
-            // Somebody has to look whether it happened: not only whoever has turned the log up before.
-            tracing::warn!(
-                batch.id = %id, trace.id = trace_id, call.id = %call.id, worker.id = worker, tool = call.tool,
-                "a call with side effects was lost with its worker"
-            );
-            continue;
-        }
+    if let End::Refused(status) = end {
+        tracing::info!(
+            batch.id = %id, trace.id = trace_id, code = ?status.code(), reason = status.message(), "batch refused"
+        );
+    }
+}
+
+fn log_failure(id: &BatchId, trace_id: Option<TraceId>, call: &EndedCall<'_>, error: &CallError) {
+    let trace_id = trace_id.map(tracing::field::display);
+    let worker = call.worker.map(tracing::field::display);
+    if error.code == Code::OutcomeUnknown {
+        // Somebody has to look whether it happened: not only whoever has turned the log up before.
+        tracing::warn!(
+            batch.id = %id, trace.id = trace_id, call.id = %call.id, worker.id = worker, tool = call.tool,
+            "a call with side effects was lost with its worker"
+        );
+    } else {
         // What went wrong is the agent's to handle; here it is for whoever turns the log up to look for it.
         tracing::debug!(
             batch.id = %id, trace.id = trace_id, call.id = %call.id, worker.id = worker, tool = call.tool,
             code = ?error.code, attempts = call.ledger.attempts, ran = ?call.ledger.ran, "call failed"
-        );
-    }
-    if let End::Refused(status) = end {
-        tracing::info!(
-            batch.id = %id, trace.id = trace_id, code = ?status.code(), reason = status.message(), "batch refused"
         );
     }
 }
