@@ -102,6 +102,11 @@ impl Lane {
         self.state.lock().view(now)
     }
 
+    /// How many start before one who waits, counted to [`queue::MOST_AHEAD`]. `None`: it has left the queue.
+    pub(crate) fn ahead(&self, ticket: Ticket) -> Option<usize> {
+        self.state.lock().ahead(ticket)
+    }
+
     /// What one who waits has waited so far. `None`: it has left the queue.
     pub(crate) fn waited(&self, ticket: Ticket, now: Instant) -> Option<Waits> {
         self.state.lock().waited(ticket, now)

@@ -136,6 +136,7 @@ async fn every_reason_to_wait_is_said() {
     worker.fail(&running[2], again).await;
     for (id, tool) in [
         ("rated_2", "rated"),
+        ("rated_3", "rated"),
         ("single_2", "single"),
         ("held", "send"),
     ] {
@@ -155,7 +156,14 @@ async fn every_reason_to_wait_is_said() {
     let call = run.call.unwrap();
     assert_eq!(call.lease_id, Some(running[1].lease_id));
     assert_eq!(call.ledger.unwrap().worker_id.as_deref(), Some("w"));
-    let words = ["rated may start 0.01 calls a second", "it alone waits"];
+    let words = [
+        "2 calls wait, 1 of them before it",
+        "its own turn comes in 200.0s",
+    ];
+    operator
+        .expect_why("rated_3", CallPhase::Queued, &words)
+        .await;
+    let words = ["rated may start 0.01 calls a second", "2 calls wait, of which it is the next"];
     let rated = operator
         .expect_why("rated_2", CallPhase::Queued, &words)
         .await;
@@ -164,7 +172,7 @@ async fn every_reason_to_wait_is_said() {
     let ledger = call.ledger.unwrap();
     assert!(ledger.limited_by() == v1::Limit::Rate && !time(ledger.limit_wait).is_zero());
     let lane = rated.lane.unwrap();
-    assert_eq!((lane.queued, lane.blocked()), (1, LaneBlock::Rate));
+    assert_eq!((lane.queued, lane.blocked()), (2, LaneBlock::Rate));
     assert!(time(lane.next_look) > seconds(80));
     let words = ["1 calls in flight (max_in_flight)"];
     operator

@@ -15,7 +15,10 @@ pub(crate) struct BatchKey(pub(crate) u64);
 /// Places that were given up may outnumber those that wait by so many before the lists are cleaned.
 const SLACK: usize = 1_024;
 
-/// The queue. Everything but [`drain`](Self::drain) is constant in time, on average.
+/// As far as [`FairQueue::ahead`] counts.
+pub(crate) const MOST_AHEAD: usize = 10_000;
+
+/// The queue. Everything but [`drain`](Self::drain) and [`ahead`](Self::ahead) is constant in time, on average.
 #[derive(Debug)]
 pub(crate) struct FairQueue<T> {
     waiting: FxHashMap<Ticket, T>,
@@ -50,6 +53,30 @@ impl<T> FairQueue<T> {
     /// Who has a place; `None` if it was given up or its turn has come.
     pub(crate) fn get(&self, ticket: Ticket) -> Option<&T> {
         self.waiting.get(&ticket)
+    }
+
+    /// How many turns come before this place's, if nobody comes or goes: [`MOST_AHEAD`] stands for as many or more. Looks at
+    /// no more places than that, or those given up. `None` as for [`get`](Self::get).
+    pub(crate) fn ahead(&self, batch: BatchKey, ticket: Ticket) -> Option<usize> {
+        self.get(ticket)?;
+        let live = |batch| {
+            let tickets = self.batches.get(batch).into_iter().flatten();
+            tickets.filter(|ticket| self.waiting.contains_key(ticket))
+        };
+        let own = live(&batch).take_while(|&&of| of != ticket).count();
+        // Whose turn is before the batch's has one more, if as many wait.
+        let (mut ahead, mut each) = (own, own + 1);
+        for other in &self.turns {
+            if *other == batch {
+                each = own;
+            } else {
+                ahead += live(other).take(each).count();
+            }
+            if ahead >= MOST_AHEAD {
+                return Some(MOST_AHEAD);
+            }
+        }
+        Some(ahead)
     }
 
     /// Takes a place behind the batch's others; a batch that had none gets its turn after all who wait now.
@@ -144,6 +171,42 @@ pub(crate) mod tests {
         queue.push(BatchKey(2), "b1");
         queue.push(BatchKey(3), "c1");
         assert_eq!(all(&mut queue), ["a1", "b1", "c1", "a2", "a3", "a4"]);
+    }
+
+    #[test]
+    fn as_many_are_ahead_as_are_popped_before() {
+        let mut rng = fastrand::Rng::with_seed(3);
+        for _ in 0..200 {
+            let mut queue = FairQueue::new();
+            let mut places = Vec::new();
+            for item in 0..rng.usize(1..30) {
+                let batch = BatchKey(rng.u64(..4));
+                places.push((batch, queue.push(batch, item)));
+                if rng.u8(..4) == 0 {
+                    queue.remove(places[rng.usize(..places.len())].1);
+                }
+                if rng.u8(..6) == 0 {
+                    queue.pop();
+                }
+            }
+            let ahead = |(batch, ticket)| queue.ahead(batch, ticket);
+            let told: Vec<_> = places.into_iter().map(ahead).collect();
+            let order: Vec<_> = std::iter::from_fn(|| queue.pop()).collect();
+            let is: Vec<_> = (0..told.len())
+                .map(|item| order.iter().position(|of| *of == item))
+                .collect();
+            assert_eq!(told, is);
+        }
+    }
+
+    #[test]
+    fn so_many_are_not_counted_to_the_last() {
+        let mut queue = FairQueue::new();
+        for n in 0..MOST_AHEAD as u64 + 5 {
+            queue.push(BatchKey(n), n);
+        }
+        let last = queue.push(BatchKey(9), 0);
+        assert_eq!(queue.ahead(BatchKey(9), last), Some(MOST_AHEAD));
     }
 
     #[test]

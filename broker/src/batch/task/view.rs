@@ -1,9 +1,12 @@
 //! Shows the batch to an operator, and says why a call of it has not ended.
 
+use std::sync::Arc;
+
 use tokio::time::Instant;
 
 use super::Task;
 use crate::batch::view::{CallView, Look, PhaseName, Wanted};
+use crate::lane::queue::MOST_AHEAD;
 use crate::lane::{Cause, LaneView};
 use crate::policy::Policy;
 
@@ -74,9 +77,9 @@ impl Task {
                 )
             }
             PhaseName::Queued => match self.lane_of(call, now) {
-                Some((lane, policy)) => format!(
+                Some(lane) => format!(
                     "{} It is given up in {left:.1?} (queue_timeout, call_timeout).",
-                    held_up(tool, &lane, &policy)
+                    held_up(tool, &lane)
                 ),
                 None => "It is on its way to its tool's queue, or out of it.".to_owned(),
             },
@@ -117,30 +120,56 @@ impl Task {
         }
     }
 
-    fn lane_of(&self, call: &CallView, now: Instant) -> Option<(LaneView, std::sync::Arc<Policy>)> {
-        call.ticket?;
+    fn lane_of(&self, call: &CallView, now: Instant) -> Option<Queue> {
+        let ticket = call.ticket?;
         let route = self.routes.get(call.position)?.as_ref()?;
-        Some((
-            route.lane.view(now),
-            std::sync::Arc::clone(&route.call.policy),
-        ))
+        Some(Queue {
+            lane: route.lane.view(now),
+            ahead: route.lane.ahead(ticket),
+            policy: Arc::clone(&route.call.policy),
+        })
     }
 }
 
+/// The queue that a call waits in.
+struct Queue {
+    lane: LaneView,
+    /// Calls that start before it.
+    ahead: Option<usize>,
+    policy: Arc<Policy>,
+}
+
 /// What holds up a lane.
-fn held_up(tool: &str, lane: &LaneView, policy: &Policy) -> String {
+fn held_up(tool: &str, queue: &Queue) -> String {
+    let Queue {
+        lane,
+        ahead,
+        policy,
+    } = queue;
     let load = &lane.load;
     let (queued, workers) = (load.queued, load.workers);
-    let wait = match queued {
-        1 => "it alone waits".to_owned(),
-        many => format!("{many} calls wait"),
+    let wait = match (queued, *ahead) {
+        (1, _) => "it alone waits".to_owned(),
+        (many, None) => format!("{many} calls wait"),
+        (many, Some(0)) => format!("{many} calls wait, of which it is the next"),
+        (many, Some(MOST_AHEAD)) => format!("{many} calls wait, {MOST_AHEAD} or more before it"),
+        (many, Some(ahead)) => format!("{many} calls wait, {ahead} of them before it"),
     };
     let next = lane.next_look.unwrap_or_default();
     match lane.blocked {
         Some((Cause::Rate, _)) => {
             let rate = load.rate.map_or(0.0, |(per_second, _)| per_second);
+            let own = match *ahead {
+                Some(ahead @ 1..MOST_AHEAD) => {
+                    // So few that nothing is lost.
+                    let before = f64::from(u32::try_from(ahead).unwrap_or(u32::MAX));
+                    let seconds = next.as_secs_f64() + before / rate;
+                    format!(" At that rate its own turn comes in {seconds:.1}s.")
+                }
+                _ => String::new(),
+            };
             format!(
-                "{tool} may start {rate} calls a second (rate): the next can in {next:.1?}, and {wait}."
+                "{tool} may start {rate} calls a second (rate): the next can in {next:.1?}, and {wait}.{own}"
             )
         }
         Some((Cause::InFlight, blocked)) => {

@@ -29,6 +29,12 @@ impl State {
         }
     }
 
+    /// How many start before one who waits: [`FairQueue::ahead`](crate::lane::queue::FairQueue::ahead).
+    pub(in crate::lane) fn ahead(&self, ticket: Ticket) -> Option<usize> {
+        let waiting = self.queue.get(ticket)?;
+        self.queue.ahead(waiting.attempt.call.batch_key, ticket)
+    }
+
     /// What one who waits has waited so far. `None` if it is not in the queue any more.
     pub(in crate::lane) fn waited(&self, ticket: Ticket, now: Instant) -> Option<Waits> {
         Some(self.queue.get(ticket)?.waits(&self.blocked, now))
