@@ -20,10 +20,12 @@ use tokio::runtime::Runtime;
 use toolpool_broker::{SpanRoom, Telemetry};
 
 mod exporter;
+mod target;
 mod variables;
 mod wire;
 
-use exporter::{Exporter, Target};
+use exporter::Exporter;
+use target::Target;
 
 /// Spans that wait at most, where no variable says it: a broker's come a batch at a time, and batches may end at once. An empty
 /// queue takes some 370 bytes a span.
@@ -46,7 +48,7 @@ pub(crate) struct Export {
 impl Export {
     /// `None`: it is not wanted. `service` and `queue`: the process's name, and how many spans may wait, where no variable says it.
     pub(crate) fn start(service: &'static str, queue: usize) -> Result<Option<Self>> {
-        let Some(endpoint) = variables::endpoint()? else {
+        let Some(target) = Target::of_variables()? else {
             return Ok(None);
         };
         let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -59,14 +61,9 @@ impl Export {
         let queue = variables::queue_size(queue);
         let room = Arc::new(SpanRoom::new(queue));
         let resource = variables::resource(service);
-        let target = Target {
-            endpoint,
-            headers: variables::headers()?,
-            timeout: variables::export_timeout(),
-            resource: wire::resource(&resource),
-        };
         let exporter = Exporter::new(
             target,
+            wire::resource(&resource),
             runtime.handle(),
             Arc::clone(&fails),
             Arc::clone(&room),

@@ -188,8 +188,18 @@ fn what_cannot_be_exported_to_is_refused_at_the_start() {
         ),
         (
             "OTEL_EXPORTER_OTLP_ENDPOINT",
-            "https://127.0.0.1:4317",
-            "gRPC without TLS",
+            "unix:///run/collector",
+            "OTEL_EXPORTER_OTLP_ENDPOINT is unix:///run/collector: unix is neither http nor https",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+            "zstd",
+            "OTEL_EXPORTER_OTLP_COMPRESSION is zstd",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_HEADERS",
+            "no equals sign",
+            "OTEL_EXPORTER_OTLP_HEADERS: a header is written",
         ),
     ] {
         let mut command = toolpool();
@@ -273,9 +283,6 @@ async fn batches_that_end_at_once_have_their_traces_whole_or_not_at_all() {
 #[tokio::test]
 async fn what_is_not_heeded_is_said_at_the_start() {
     for (variable, value, said) in [
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip", true),
-        ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "zstd", true),
-        ("OTEL_EXPORTER_OTLP_COMPRESSION", "none", false),
         ("OTEL_TRACES_EXPORTER", "jaeger", true),
         ("OTEL_TRACES_EXPORTER", "otlp", false),
     ] {
@@ -289,6 +296,31 @@ async fn what_is_not_heeded_is_said_at_the_start() {
         let log = stderr(&run);
         let found = log.contains("not heeded") && log.contains(value);
         assert_eq!(found, said, "{variable}={value}: {log}");
+    }
+}
+
+#[tokio::test]
+async fn a_collector_behind_tls_is_reached_by_who_trusts_it_and_nobody_else() {
+    let (collector, its_own) = Collector::behind_tls().await;
+    let (_other, anothers) = Collector::behind_tls().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("ca.pem");
+    for (trusted, arrives) in [(its_own, true), (anothers, false)] {
+        std::fs::write(&file, trusted).unwrap();
+        let mut with = collector.variables().to_vec();
+        with.push(("OTEL_EXPORTER_OTLP_CERTIFICATE", file.to_str().unwrap()));
+        with.push(("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"));
+        let mut broker = Broker::start_in(&with, &[]);
+        let _worker = broker.demo_worker("w", &[]);
+        broker.wait_for_workers("calculate", 1).await;
+        let run = broker.run(&["call", "--json", "calculate", r#"{"expression": "1"}"#]);
+        let id = json(&run)["trace_id"].as_str().unwrap().to_owned();
+        broker.process.signal(Signal::TERM);
+        assert_eq!(broker.process.exit_code().await, Some(0));
+        let spans = collector.trace(&id);
+        assert_eq!(!spans.is_empty(), arrives, "{spans:?}");
+        let encodings = spans.iter().map(|kept| kept.encoding.as_deref());
+        assert!(encodings.into_iter().all(|of| of == Some("gzip")));
     }
 }
 

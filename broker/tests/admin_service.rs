@@ -163,7 +163,10 @@ async fn every_reason_to_wait_is_said() {
     operator
         .expect_why("rated_3", CallPhase::Queued, &words)
         .await;
-    let words = ["rated may start 0.01 calls a second", "2 calls wait, of which it is the next"];
+    let words = [
+        "rated may start 0.01 calls a second",
+        "2 calls wait, of which it is the next",
+    ];
     let rated = operator
         .expect_why("rated_2", CallPhase::Queued, &words)
         .await;

@@ -24,7 +24,7 @@ use crate::telemetry::{BROKER_QUEUE, Export};
 /// Every setting can be given in the file (`max_parallel = 8`), in the environment (`TOOLPOOL_MAX_PARALLEL=8`) or as a flag
 /// (`--max-parallel 8`); a flag wins over the environment, and that over the file.
 ///
-/// Traces go, over gRPC without TLS, to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names (`http://…`); OpenTelemetry's
+/// Traces go, over gRPC, to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names (`http://…`, `https://…`); OpenTelemetry's
 /// other variables hold too.
 #[derive(Args)]
 pub(crate) struct Broker {

@@ -18,7 +18,7 @@ use crate::telemetry::{Export, WORKER_QUEUE};
 /// signal ends it at once, with 128 and the signal's number as its exit code. SIGUSR1 has it log what it does at `debug`,
 /// SIGUSR2 what it logged at its start.
 ///
-/// Traces go, over gRPC without TLS, to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names (`http://…`); OpenTelemetry's
+/// Traces go, over gRPC, to the collector that `OTEL_EXPORTER_OTLP_ENDPOINT` names (`http://…`, `https://…`); OpenTelemetry's
 /// other variables hold too.
 #[derive(Args)]
 pub(crate) struct Worker {

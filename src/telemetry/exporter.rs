@@ -15,13 +15,13 @@ use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::metadata::MetadataMap;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 use toolpool_broker::SpanRoom;
 
+use super::target::Target;
 use super::wire::{self, Message};
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
@@ -29,17 +29,6 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 const RETRIES: u32 = 3;
 /// Before the first of them; twice as long before each next, and up to half as much more or less.
 const RETRY: Duration = Duration::from_millis(200);
-
-/// Where spans go, and how.
-#[derive(Debug)]
-pub(super) struct Target {
-    pub(super) endpoint: Endpoint,
-    pub(super) headers: MetadataMap,
-    /// For one message, with all its tries.
-    pub(super) timeout: Duration,
-    /// The resource's part of each message: [`wire::resource`].
-    pub(super) resource: Vec<u8>,
-}
 
 /// Sends what the SDK's queue gives it.
 #[derive(Debug)]
@@ -51,6 +40,8 @@ pub(super) struct Exporter {
 #[derive(Debug)]
 struct Sender {
     target: Target,
+    /// Its part of each message: [`wire::resource`].
+    resource: Vec<u8>,
     channel: Mutex<Channel>,
     /// The last try failed. The broker spares spans meanwhile.
     fails: Arc<AtomicBool>,
@@ -80,6 +71,7 @@ impl Exporter {
     /// It dials when there is something to send. `fails` is set while nothing gets through.
     pub(super) fn new(
         target: Target,
+        resource: Vec<u8>,
         runtime: &Handle,
         fails: Arc<AtomicBool>,
         room: Arc<SpanRoom>,
@@ -88,6 +80,7 @@ impl Exporter {
         let channel = Mutex::new(target.endpoint.connect_lazy());
         let sender = Arc::new(Sender {
             target,
+            resource,
             channel,
             fails,
             said: AtomicBool::new(false),
@@ -111,7 +104,7 @@ impl SpanExporter for Exporter {
             return Ok(());
         }
         // On this thread, the queue's own; the runtime's is free for the connection meanwhile.
-        let messages = wire::messages(&sender.target.resource, &batch);
+        let messages = wire::messages(&sender.resource, &batch);
         drop(batch);
         let sending = self.runtime.spawn(Arc::clone(sender).send_all(messages));
         match sending.await {
@@ -185,6 +178,9 @@ impl Sender {
 
     async fn send_once(&self, message: Bytes) -> Result<Response, Status> {
         let mut grpc = Grpc::new(self.channel.lock().clone());
+        if let Some(encoding) = self.target.compression {
+            grpc = grpc.send_compressed(encoding);
+        }
         let ready = grpc.ready().await;
         ready.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut request = Request::new(message);
@@ -202,7 +198,8 @@ fn reason(status: &Status) -> String {
     while let Some(deeper) = cause.and_then(Error::source) {
         cause = Some(deeper);
     }
-    match cause {
+    let cause = cause.map(ToString::to_string);
+    match cause.filter(|cause| cause != status.message()) {
         Some(cause) => format!("{}: {cause}", status.message()),
         None => status.message().to_owned(),
     }

@@ -14,13 +14,16 @@ use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
-use tonic::transport::Server;
+use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
+use tonic::transport::{Identity, Server, ServerTlsConfig};
 use tonic::{Request, Response, Status};
 
 /// A span, and the service that sent it.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
+    /// How its message came.
+    pub(crate) encoding: Option<String>,
     pub(crate) service: String,
     pub(crate) span: Span,
 }
@@ -42,11 +45,14 @@ impl TraceService for Spans {
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
         let mut kept = self.0.lock().expect("nobody panicked");
+        let encoding = request.metadata().get("grpc-encoding");
+        let encoding = encoding.and_then(|name| Some(name.to_str().ok()?.to_owned()));
         for resource in request.into_inner().resource_spans {
             let attributes = resource.resource.map(|of| of.attributes);
             let service = text(&attributes.unwrap_or_default(), "service.name");
             let spans = resource.scope_spans.into_iter().flat_map(|of| of.spans);
             kept.extend(spans.map(|span| Kept {
+                encoding: encoding.clone(),
                 service: service.clone().unwrap_or_default(),
                 span,
             }));
@@ -57,16 +63,33 @@ impl TraceService for Spans {
 
 impl Collector {
     pub(crate) async fn start() -> Self {
+        Self::serve("http", Server::builder()).await
+    }
+
+    /// Over TLS only; and the certificate, as PEM, which nobody has signed.
+    pub(crate) async fn behind_tls() -> (Self, String) {
+        let names = ["127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate is made");
+        let certificate = made.cert.pem();
+        let identity = Identity::from_pem(&certificate, made.signing_key.serialize_pem());
+        let tls = ServerTlsConfig::new().identity(identity);
+        let server = Server::builder().tls_config(tls).expect("it is good");
+        (Self::serve("https", server).await, certificate)
+    }
+
+    async fn serve(scheme: &str, mut server: Server) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0")
             .await
             .expect("a port is free");
         let address = listener.local_addr().expect("it has an address");
         let spans = Spans::default();
-        let serve = Server::builder()
-            .add_service(TraceServiceServer::new(spans.clone()))
+        let service =
+            TraceServiceServer::new(spans.clone()).accept_compressed(CompressionEncoding::Gzip);
+        let serve = server
+            .add_service(service)
             .serve_with_incoming(TcpIncoming::from(listener));
         Self {
-            url: format!("http://{address}"),
+            url: format!("{scheme}://{address}"),
             spans,
             server: tokio::spawn(async move { serve.await.expect("the collector serves") }),
         }

@@ -11,7 +11,8 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tonic::metadata::MetadataMap;
+use tonic::transport::{Endpoint, Server};
 use tonic_types::ErrorDetails;
 
 use super::*;
@@ -87,12 +88,18 @@ fn exporter(address: SocketAddr, room: usize, timeout: Duration) -> Exporter {
     let target = Target {
         endpoint: Endpoint::from_shared(format!("http://{address}")).unwrap(),
         headers,
+        compression: None,
         timeout,
-        resource: Vec::new(),
     };
     let spans = SpanRoom::new(room);
     assert!(spans.take(room));
-    Exporter::new(target, &Handle::current(), Arc::default(), Arc::new(spans))
+    Exporter::new(
+        target,
+        Vec::new(),
+        &Handle::current(),
+        Arc::default(),
+        Arc::new(spans),
+    )
 }
 
 impl Exporter {

@@ -1,0 +1,180 @@
+//! Where spans go, and how, as the variables have it.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use percent_encoding::percent_decode_str;
+use tonic::codec::CompressionEncoding;
+use tonic::metadata::{MetadataKey, MetadataMap};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+
+use super::variables::{export_timeout, for_traces, variable};
+
+/// Where spans go, and how.
+#[derive(Debug)]
+pub(super) struct Target {
+    pub(super) endpoint: Endpoint,
+    pub(super) headers: MetadataMap,
+    pub(super) compression: Option<CompressionEncoding>,
+    /// For one message, with all its tries.
+    pub(super) timeout: Duration,
+}
+
+impl Target {
+    /// `None`: traces are not wanted. An error names the variable.
+    pub(super) fn of_variables() -> Result<Option<Self>> {
+        let disabled =
+            variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
+        let exporter = variable("OTEL_TRACES_EXPORTER");
+        let none = exporter.as_ref().is_some_and(|value| value == "none");
+        let Some((name, url)) = for_traces("ENDPOINT").filter(|_| !disabled && !none) else {
+            return Ok(None);
+        };
+        if let Some(value) = exporter.filter(|value| value != "otlp") {
+            tracing::warn!(
+                value,
+                "OTEL_TRACES_EXPORTER is not heeded; spans are sent over OTLP"
+            );
+        }
+        if let Some((name, protocol)) = for_traces("PROTOCOL").filter(|(_, is)| is != "grpc") {
+            bail!("{name} is {protocol}; traces can be exported over grpc only");
+        }
+        Ok(Some(Self {
+            endpoint: endpoint(&url).with_context(|| format!("{name} is {url}"))?,
+            headers: headers()?,
+            compression: compression()?,
+            timeout: export_timeout(),
+        }))
+    }
+}
+
+fn endpoint(url: &str) -> Result<Endpoint> {
+    let insecure = for_traces("INSECURE").is_some_and(|(_, is)| is.eq_ignore_ascii_case("true"));
+    let (url, is_tls) = with_scheme(url, insecure)?;
+    let endpoint = Endpoint::from_shared(url)
+        .context("it is no URL")?
+        .user_agent(concat!("toolpool/", env!("CARGO_PKG_VERSION")))
+        .context("the version is no header")?
+        .connect_timeout(export_timeout());
+    if !is_tls {
+        return Ok(endpoint);
+    }
+    endpoint
+        .tls_config(tls()?)
+        .context("there is no TLS to be had with these certificates")
+}
+
+/// The URL, and whether that is TLS: without a scheme it is, unless that is declined.
+fn with_scheme(url: &str, insecure: bool) -> Result<(String, bool)> {
+    match url.split_once("://") {
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("http") => Ok((url.to_owned(), false)),
+        Some((scheme, _)) if scheme.eq_ignore_ascii_case("https") => Ok((url.to_owned(), true)),
+        Some((scheme, _)) => bail!("{scheme} is neither http nor https"),
+        None if insecure => Ok((format!("http://{url}"), false)),
+        None => Ok((format!("https://{url}"), true)),
+    }
+}
+
+/// Who is trusted, and who this is.
+fn tls() -> Result<ClientTlsConfig> {
+    let tls = match file("CERTIFICATE")? {
+        Some(trusted) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(trusted)),
+        None => ClientTlsConfig::new().with_native_roots(),
+    };
+    match (file("CLIENT_CERTIFICATE")?, file("CLIENT_KEY")?) {
+        (Some(certificate), Some(key)) => Ok(tls.identity(Identity::from_pem(certificate, key))),
+        (None, None) => Ok(tls),
+        _ => bail!(
+            "of OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY one is set without the other"
+        ),
+    }
+}
+
+/// The PEM file that a variable names.
+fn file(what: &str) -> Result<Option<Vec<u8>>> {
+    let Some((name, path)) = for_traces(what) else {
+        return Ok(None);
+    };
+    let pem = std::fs::read(&path).with_context(|| format!("{name}: cannot read {path}"))?;
+    let begin = b"-----BEGIN ";
+    let is_pem = pem.windows(begin.len()).any(|window| window == begin);
+    ensure!(is_pem, "{name}: {path} is no PEM file");
+    Ok(Some(pem))
+}
+
+fn compression() -> Result<Option<CompressionEncoding>> {
+    match for_traces("COMPRESSION") {
+        None => Ok(None),
+        Some((_, none)) if none == "none" => Ok(None),
+        Some((_, gzip)) if gzip == "gzip" => Ok(Some(CompressionEncoding::Gzip)),
+        Some((name, value)) => bail!("{name} is {value}; spans can be sent with gzip or none"),
+    }
+}
+
+/// What goes with each export, such as a key.
+fn headers() -> Result<MetadataMap> {
+    match for_traces("HEADERS") {
+        Some((name, list)) => parse_headers(&list).with_context(|| name),
+        None => Ok(MetadataMap::new()),
+    }
+}
+
+/// `name=value,name=value`, percent-encoded as in the W3C's baggage. A value may be secret: no error quotes one.
+fn parse_headers(list: &str) -> Result<MetadataMap> {
+    let mut headers = MetadataMap::new();
+    let pairs = list.split(',').map(str::trim);
+    for pair in pairs.filter(|pair| !pair.is_empty()) {
+        let Some((name, value)) = pair.split_once('=') else {
+            bail!("a header is written name=value, and several with commas between them");
+        };
+        let name = name.trim().to_ascii_lowercase();
+        let value = percent_decode_str(value.trim()).decode_utf8();
+        let (Ok(key), Some(value)) = (
+            MetadataKey::from_bytes(name.as_bytes()),
+            value.ok().and_then(|value| value.parse().ok()),
+        ) else {
+            bail!("{name} is no header, or its value cannot be one's");
+        };
+        headers.append(key, value);
+    }
+    Ok(headers)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheme_says_whether_it_is_tls_and_without_one_it_is_unless_declined() {
+        for (url, insecure, dialled, tls) in [
+            ("http://a:1", false, "http://a:1", false),
+            ("HTTPS://a:1", true, "HTTPS://a:1", true),
+            ("a:1", true, "http://a:1", false),
+            ("a:1", false, "https://a:1", true),
+        ] {
+            let expected = (dialled.to_owned(), tls);
+            assert_eq!(with_scheme(url, insecure).unwrap(), expected);
+        }
+        let error = with_scheme("unix:///a", false).unwrap_err().to_string();
+        assert_eq!(error, "unix is neither http nor https");
+    }
+
+    #[test]
+    fn headers_are_read_as_baggage_and_errors_keep_their_values() {
+        let headers = parse_headers("X-Key=a%20b%2C, authorization=Basic eA==,,").unwrap();
+        assert_eq!(headers.len(), 2);
+        assert_eq!(headers.get("x-key").unwrap(), "a b,");
+        assert_eq!(headers.get("authorization").unwrap(), "Basic eA==");
+        assert!(parse_headers("").unwrap().is_empty());
+        for wrong in [
+            "secret",
+            "=secret",
+            "a b=secret",
+            "a=secret%0a",
+            "a=secret%ff",
+        ] {
+            let error = parse_headers(wrong).unwrap_err().to_string();
+            assert!(!error.contains("secret"), "{wrong}: {error}");
+        }
+    }
+}
