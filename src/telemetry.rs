@@ -14,13 +14,15 @@ use opentelemetry::global;
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::error::OTelSdkResult;
 use opentelemetry_sdk::trace::{
-    BatchConfigBuilder, BatchSpanProcessor, SdkTracerProvider, Span, SpanData, SpanProcessor,
+    BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider, Span, SpanData,
+    SpanProcessor,
 };
 use tokio::runtime::Runtime;
 use toolpool_broker::{SpanRoom, Telemetry};
 
 mod exporter;
 mod target;
+mod torn;
 mod variables;
 mod wire;
 
@@ -39,8 +41,8 @@ const LAST_EXPORT: Duration = Duration::from_secs(2);
 pub(crate) struct Export {
     processor: Shared,
     room: Arc<SpanRoom>,
-    /// Nothing arrives.
-    fails: Arc<AtomicBool>,
+    /// Nothing gets through.
+    outage: Arc<AtomicBool>,
     resource: Resource,
     runtime: Runtime,
 }
@@ -57,7 +59,7 @@ impl Export {
             .enable_all()
             .build()
             .context("cannot start the runtime that exports traces")?;
-        let fails = Arc::new(AtomicBool::new(false));
+        let outage = Arc::new(AtomicBool::new(false));
         let queue = variables::queue_size(queue);
         let room = Arc::new(SpanRoom::new(queue));
         let resource = variables::resource(service);
@@ -65,17 +67,20 @@ impl Export {
             target,
             wire::resource(&resource),
             runtime.handle(),
-            Arc::clone(&fails),
+            Arc::clone(&outage),
             Arc::clone(&room),
         );
-        let config = BatchConfigBuilder::default().with_max_queue_size(queue);
+        let config = BatchConfigBuilder::default()
+            .with_max_queue_size(queue)
+            .with_scheduled_delay(variables::schedule_delay())
+            .with_max_export_batch_size(variables::export_batch());
         let processor = BatchSpanProcessor::builder(exporter)
             .with_batch_config(config.build())
             .build();
         Ok(Some(Self {
             processor: Shared(Arc::new(processor)),
             room,
-            fails,
+            outage,
             resource,
             runtime,
         }))
@@ -85,13 +90,16 @@ impl Export {
     pub(crate) fn broker(&self) -> Telemetry {
         Telemetry::default()
             .with_traces(self.processor.clone(), variables::sampling())
-            .sparing_while(Arc::clone(&self.fails))
+            .sparing_while(Arc::clone(&self.outage))
             .with_room(Arc::clone(&self.room))
     }
 
-    /// For everything else in this process that uses OpenTelemetry: the worker, and tools.
+    /// For everything else in this process that uses OpenTelemetry: the worker, and tools. What a broker has decided holds,
+    /// whatever the sampler; where it does not trace, the sampler's ratio does.
     pub(crate) fn install(&self) {
+        let ratio = Sampler::TraceIdRatioBased(variables::sampling().ratio);
         let provider = SdkTracerProvider::builder()
+            .with_sampler(Sampler::ParentBased(Box::new(ratio)))
             .with_resource(self.resource.clone())
             .with_span_processor(OneByOne {
                 processor: self.processor.clone(),
@@ -105,7 +113,7 @@ impl Export {
     pub(crate) fn finish(self) {
         let sent = self.processor.0.shutdown_with_timeout(LAST_EXPORT);
         if let Err(error) = sent
-            && !self.fails.load(Ordering::Relaxed)
+            && !self.outage.load(Ordering::Relaxed)
         {
             tracing::warn!(%error, "the last traces could not be exported");
         }

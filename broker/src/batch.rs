@@ -70,7 +70,8 @@ pub(crate) enum Command {
         position: Position,
         progress: Progress,
     },
-    /// The call has its result: [`ended_call`](Batch::ended_call) says what there is to be counted and logged.
+    /// The call has its result, or none of its own: [`ended_call`](Batch::ended_call) and
+    /// [`duplicate_at`](Batch::duplicate_at) say what there is to be counted and logged.
     Count { position: Position },
 }
 
@@ -202,6 +203,7 @@ impl Batch {
             error,
         });
         self.table.push(None);
+        self.commands.push_back(Command::Count { position });
     }
 
     /// A call that has its result. `None`: it has none yet.
@@ -217,6 +219,12 @@ impl Batch {
             worker: entry.worker.as_ref(),
             ledger: entry.ledger(self.accepted, None),
         })
+    }
+
+    /// A call that came under a taken id.
+    pub(crate) fn duplicate_at(&self, position: Position) -> Option<&Duplicate> {
+        let mut duplicates = self.duplicates.iter().rev();
+        duplicates.find(|duplicate| duplicate.position == position)
     }
 
     /// The name of a call's tool. `None` if it needs none any more.

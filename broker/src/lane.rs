@@ -102,9 +102,10 @@ impl Lane {
         self.state.lock().view(now)
     }
 
-    /// How many start before one who waits, counted to [`queue::MOST_AHEAD`]. `None`: it has left the queue.
-    pub(crate) fn ahead(&self, ticket: Ticket) -> Option<usize> {
-        self.state.lock().ahead(ticket)
+    /// The same, and how many start before one who waits, counted to [`queue::MOST_AHEAD`]. `None`: it has left the queue.
+    pub(crate) fn view_of(&self, ticket: Ticket, now: Instant) -> (LaneView, Option<usize>) {
+        let state = self.state.lock();
+        (state.view(now), state.ahead(ticket))
     }
 
     /// What one who waits has waited so far. `None`: it has left the queue.

@@ -1,7 +1,8 @@
 //! The way of spans to the collector: OTLP over gRPC, on a runtime of its own.
 //!
-//! An export always comes to an end within its time. From the first try that fails until one succeeds, the broker is told to
-//! spare spans, and of a backlog only the end is tried: what cannot be sent should cost nothing either.
+//! An export comes to an end within its time. From the second try in a row that fails until one succeeds, the broker is told
+//! to spare spans, and of a backlog only the end is tried: what cannot be sent should cost nothing either. What a collector
+//! finds wrong with one message is no outage.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
@@ -22,29 +24,37 @@ use tonic_types::StatusExt;
 use toolpool_broker::SpanRoom;
 
 use super::target::Target;
+use super::torn::Torn;
 use super::wire::{self, Message};
 
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
-/// After a first try, as OpenTelemetry's exporters do it.
-const RETRIES: u32 = 3;
-/// Before the first of them; twice as long before each next, and up to half as much more or less.
-const RETRY: Duration = Duration::from_millis(200);
+/// As often as OpenTelemetry's exporters do it.
+const TRIES: u32 = 4;
+/// Before the second of them; twice as long before each next, and up to half as much more or less.
+const RETRY: Duration = Duration::from_millis(100);
+/// A collector that asks for more is tried again after this.
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// Sends what the SDK's queue gives it.
 #[derive(Debug)]
 pub(super) struct Exporter {
     runtime: Handle,
     sender: Arc<Sender>,
+    torn: Mutex<Torn>,
 }
 
 #[derive(Debug)]
 struct Sender {
     target: Target,
-    /// Its part of each message: [`wire::resource`].
+    /// Its part of each message.
     resource: Vec<u8>,
+    /// Before the first try again.
+    retry: Duration,
     channel: Mutex<Channel>,
-    /// The last try failed. The broker spares spans meanwhile.
-    fails: Arc<AtomicBool>,
+    /// Nothing gets through. The broker spares spans meanwhile.
+    outage: Arc<AtomicBool>,
+    /// Until when the collector wants to be left alone.
+    not_before: Mutex<Option<Instant>>,
     /// It has been said that spans are lost.
     said: AtomicBool,
     /// It has been said that some of those that arrive are not taken.
@@ -68,12 +78,13 @@ struct PartialSuccess {
 }
 
 impl Exporter {
-    /// It dials when there is something to send. `fails` is set while nothing gets through.
+    /// It dials when there is something to send. `resource` is its part of each message: [`wire::resource`]. `outage` is set
+    /// while nothing gets through.
     pub(super) fn new(
         target: Target,
         resource: Vec<u8>,
         runtime: &Handle,
-        fails: Arc<AtomicBool>,
+        outage: Arc<AtomicBool>,
         room: Arc<SpanRoom>,
     ) -> Self {
         let _entered = runtime.enter();
@@ -81,8 +92,10 @@ impl Exporter {
         let sender = Arc::new(Sender {
             target,
             resource,
+            retry: RETRY,
             channel,
-            fails,
+            outage,
+            not_before: Mutex::new(None),
             said: AtomicBool::new(false),
             said_rejected: AtomicBool::new(false),
             room,
@@ -90,93 +103,165 @@ impl Exporter {
         Self {
             runtime: runtime.clone(),
             sender,
+            torn: Mutex::default(),
         }
     }
 }
 
 impl SpanExporter for Exporter {
-    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+    async fn export(&self, mut batch: Vec<SpanData>) -> OTelSdkResult {
         let sender = &self.sender;
+        sender.room.give_back(batch.len());
+        sender.room.unsent(self.torn.lock().take_out(&mut batch));
         let spans = batch.len();
-        sender.room.give_back(spans);
-        if sender.fails.load(Ordering::Relaxed) && sender.room.waiting() >= spans {
+        if spans == 0 {
+            return Ok(());
+        }
+        let mut begun = Torn::default();
+        begun.add(&batch);
+        if sender.spares(spans) {
             sender.room.unsent(spans);
+            self.torn.lock().join(begun);
             return Ok(());
         }
         // On this thread, the queue's own; the runtime's is free for the connection meanwhile.
         let messages = wire::messages(&sender.resource, &batch);
         drop(batch);
         let sending = self.runtime.spawn(Arc::clone(sender).send_all(messages));
-        match sending.await {
-            Ok(sent) => sent.map_err(|status| OTelSdkError::InternalFailure(reason(&status))),
-            Err(error) => Err(OTelSdkError::InternalFailure(error.to_string())),
-        }
+        let sent = sending.await.unwrap_or_else(|error| Sent {
+            lost: spans,
+            failure: Some(Status::internal(error.to_string())),
+        });
+        sender.room.unsent(sent.lost);
+        let Some(failure) = sent.failure else {
+            return Ok(());
+        };
+        self.torn.lock().join(begun);
+        Err(OTelSdkError::InternalFailure(reason(&failure)))
     }
 }
 
+/// What became of the spans of one export.
+#[derive(Debug, Default)]
+struct Sent {
+    lost: usize,
+    failure: Option<Status>,
+}
+
 impl Sender {
-    async fn send_all(self: Arc<Self>, messages: Vec<Message>) -> Result<(), Status> {
-        let mut all = Ok(());
+    /// Whether these need not be tried: of a backlog in an outage only the end is, and whoever wants to be left alone is.
+    fn spares(&self, spans: usize) -> bool {
+        let not_before = *self.not_before.lock();
+        self.outage.load(Ordering::Relaxed)
+            && (self.room.waiting() >= spans || not_before.is_some_and(|at| Instant::now() < at))
+    }
+
+    async fn send_all(self: Arc<Self>, messages: Vec<Message>) -> Sent {
+        let deadline = Instant::now() + self.target.timeout;
+        let mut all = Sent::default();
         for Message { spans, bytes } in messages {
-            let sent = tokio::time::timeout(self.target.timeout, self.send(bytes)).await;
-            let sent = sent.unwrap_or_else(|_| {
-                self.fails.store(true, Ordering::Relaxed);
-                // Whoever does not answer may not be there any more; the next try dials.
-                *self.channel.lock() = self.target.endpoint.connect_lazy();
-                Err(Status::deadline_exceeded(
-                    "the collector did not answer in time",
-                ))
-            });
-            match sent {
-                Ok(response) => self.arrived(spans, response),
+            if all
+                .failure
+                .as_ref()
+                .is_some_and(|status| !is_about_one(status))
+            {
+                all.lost += spans;
+                continue;
+            }
+            match self.send(bytes, deadline).await {
+                Ok(response) => all.lost += self.arrived(spans, &response),
                 Err(status) => {
-                    self.room.unsent(spans);
-                    if !self.said.swap(true, Ordering::Relaxed) {
-                        tracing::warn!(error = %reason(&status), code = ?status.code(), spans, "traces cannot be exported; more are dropped, and counted, until they can");
-                    }
-                    all = Err(status);
+                    self.failed(spans, &status);
+                    all.lost += spans;
+                    all.failure = Some(status);
                 }
             }
         }
         all
     }
 
-    fn arrived(&self, spans: usize, response: Response) {
-        self.fails.store(false, Ordering::Relaxed);
+    /// How many the collector did not take all the same.
+    fn arrived(&self, spans: usize, response: &Response) -> usize {
+        self.outage.store(false, Ordering::Relaxed);
         if self.said.swap(false, Ordering::Relaxed) {
-            tracing::warn!("traces are exported again");
+            let dropped: u64 = self.room.dropped().iter().map(|(_, spans)| spans).sum();
+            tracing::warn!(dropped, "traces are exported again");
         }
-        let partial = response.partial.unwrap_or_default();
+        let none = PartialSuccess::default();
+        let partial = response.partial.as_ref().unwrap_or(&none);
         let rejected = usize::try_from(partial.rejected).unwrap_or_default();
-        self.room.unsent(rejected.min(spans));
-        if rejected == 0 {
+        if *partial == none {
             self.said_rejected.store(false, Ordering::Relaxed);
-        } else if !self.said_rejected.swap(true, Ordering::Relaxed) {
-            tracing::warn!(spans = rejected, why = %partial.why, "the collector rejects spans; they are dropped, and counted");
+        } else {
+            self.rejected(rejected, &partial.why);
+        }
+        rejected.min(spans)
+    }
+
+    fn failed(&self, spans: usize, status: &Status) {
+        if is_about_one(status) {
+            // Somebody is there.
+            self.outage.store(false, Ordering::Relaxed);
+            self.rejected(spans, &reason(status));
+        } else if !self.said.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                error = %reason(status), code = ?status.code(), spans,
+                "traces cannot be exported; more are dropped, and counted, until they can"
+            );
         }
     }
 
-    async fn send(&self, message: Bytes) -> Result<Response, Status> {
-        // In an outage that is known of, one try shows whether it is over.
-        let is_known = self.fails.load(Ordering::Relaxed);
-        let mut retries = if is_known { 0 } else { RETRIES };
-        let mut backoff = RETRY;
+    fn rejected(&self, spans: usize, why: &str) {
+        if !self.said_rejected.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                spans,
+                why,
+                "the collector rejects spans; they are dropped, and counted"
+            );
+        }
+    }
+
+    /// In an outage that is known of once; else what may get better is tried again, as long as there is time.
+    async fn send(&self, message: Bytes, deadline: Instant) -> Result<Response, Status> {
+        let mut tries = 0;
+        let most = if self.outage.load(Ordering::Relaxed) {
+            1
+        } else {
+            TRIES
+        };
+        let mut backoff = self.retry;
         loop {
-            let status = match self.send_once(message.clone()).await {
-                Ok(response) => return Ok(response),
-                Err(status) => status,
+            let sent = tokio::time::timeout_at(deadline, self.send_once(message.clone(), deadline));
+            let status = match sent.await {
+                Ok(Ok(response)) => return Ok(response),
+                Ok(Err(status)) => status,
+                Err(_) => {
+                    // Whoever does not answer may not be there any more; the next try dials.
+                    *self.channel.lock() = self.target.endpoint.connect_lazy();
+                    Status::deadline_exceeded("the collector did not answer in time")
+                }
             };
-            self.fails.store(true, Ordering::Relaxed);
-            match pause(&status, backoff) {
-                Some(pause) if retries > 0 => tokio::time::sleep(pause).await,
-                _ => return Err(status),
+            if is_about_one(&status) {
+                return Err(status);
             }
-            retries -= 1;
+            tries += 1;
+            let now = Instant::now();
+            let pause = pause(&status, backoff);
+            let again = now + pause.unwrap_or_default();
+            if tries == most || pause.is_none() || again >= deadline {
+                *self.not_before.lock() = wanted_pause(&status).map(|pause| now + pause);
+                self.outage.store(true, Ordering::Relaxed);
+                return Err(status);
+            }
+            if tries > 1 {
+                self.outage.store(true, Ordering::Relaxed);
+            }
+            tokio::time::sleep_until(again).await;
             backoff *= 2;
         }
     }
 
-    async fn send_once(&self, message: Bytes) -> Result<Response, Status> {
+    async fn send_once(&self, message: Bytes, deadline: Instant) -> Result<Response, Status> {
         let mut grpc = Grpc::new(self.channel.lock().clone());
         if let Some(encoding) = self.target.compression {
             grpc = grpc.send_compressed(encoding);
@@ -185,6 +270,9 @@ impl Sender {
         ready.map_err(|error| Status::unavailable(error.to_string()))?;
         let mut request = Request::new(message);
         *request.metadata_mut() = self.target.headers.clone();
+        // For the collector, to give up what nobody waits for; ours comes first.
+        let left = deadline.saturating_duration_since(Instant::now());
+        request.set_timeout(left + Duration::from_secs(1));
         // `Bytes` are a message with one field, the first; so is `ExportTraceServiceRequest`.
         let codec = ProstCodec::<Bytes, Response>::default();
         let path = PathAndQuery::from_static(EXPORT);
@@ -205,11 +293,15 @@ fn reason(status: &Status) -> String {
     }
 }
 
+/// What the collector asks for, as far as it is heeded.
+fn wanted_pause(status: &Status) -> Option<Duration> {
+    let told = status.get_details_retry_info()?.retry_delay?;
+    Some(told.min(LONGEST_PAUSE))
+}
+
 /// Before the next try; `None`: it would fare no better. The codes are OTLP's: see "Failures" in its specification.
 fn pause(status: &Status, backoff: Duration) -> Option<Duration> {
-    let told = status
-        .get_details_retry_info()
-        .and_then(|info| info.retry_delay);
+    let told = wanted_pause(status);
     match status.code() {
         Code::ResourceExhausted => told,
         Code::Cancelled
@@ -219,6 +311,15 @@ fn pause(status: &Status, backoff: Duration) -> Option<Duration> {
         | Code::Unavailable
         | Code::DataLoss => Some(told.unwrap_or_else(|| backoff.mul_f64(0.5 + fastrand::f64()))),
         _ => None,
+    }
+}
+
+/// Whether another message may well be taken. One that is too large for gRPC is `RESOURCE_EXHAUSTED` too.
+fn is_about_one(status: &Status) -> bool {
+    match status.code() {
+        Code::InvalidArgument | Code::FailedPrecondition => true,
+        Code::ResourceExhausted => wanted_pause(status).is_none(),
+        _ => false,
     }
 }
 

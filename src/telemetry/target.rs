@@ -8,7 +8,7 @@ use tonic::codec::CompressionEncoding;
 use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
-use super::variables::{export_timeout, for_traces, variable};
+use super::variables::{export_timeout, for_traces, variable, warn_of_the_unheeded, word};
 
 /// Where spans go, and how.
 #[derive(Debug)]
@@ -16,7 +16,7 @@ pub(super) struct Target {
     pub(super) endpoint: Endpoint,
     pub(super) headers: MetadataMap,
     pub(super) compression: Option<CompressionEncoding>,
-    /// For one message, with all its tries.
+    /// For one export, with all its tries.
     pub(super) timeout: Duration,
 }
 
@@ -25,7 +25,7 @@ impl Target {
     pub(super) fn of_variables() -> Result<Option<Self>> {
         let disabled =
             variable("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
-        let exporter = variable("OTEL_TRACES_EXPORTER");
+        let exporter = variable("OTEL_TRACES_EXPORTER").map(|name| word(&name));
         let none = exporter.as_ref().is_some_and(|value| value == "none");
         let Some((name, url)) = for_traces("ENDPOINT").filter(|_| !disabled && !none) else {
             return Ok(None);
@@ -36,11 +36,14 @@ impl Target {
                 "OTEL_TRACES_EXPORTER is not heeded; spans are sent over OTLP"
             );
         }
-        if let Some((name, protocol)) = for_traces("PROTOCOL").filter(|(_, is)| is != "grpc") {
+        if let Some((name, protocol)) = for_traces("PROTOCOL")
+            && word(&protocol) != "grpc"
+        {
             bail!("{name} is {protocol}; traces can be exported over grpc only");
         }
+        warn_of_the_unheeded();
         Ok(Some(Self {
-            endpoint: endpoint(&url).with_context(|| format!("{name} is {url}"))?,
+            endpoint: endpoint(&url).with_context(|| format!("{name} is {}", public(&url)))?,
             headers: headers()?,
             compression: compression()?,
             timeout: export_timeout(),
@@ -51,6 +54,10 @@ impl Target {
 fn endpoint(url: &str) -> Result<Endpoint> {
     let insecure = for_traces("INSECURE").is_some_and(|(_, is)| is.eq_ignore_ascii_case("true"));
     let (url, is_tls) = with_scheme(url, insecure)?;
+    ensure!(
+        !url.contains('@'),
+        "a user in it is not heeded; OTEL_EXPORTER_OTLP_HEADERS takes a key"
+    );
     let endpoint = Endpoint::from_shared(url)
         .context("it is no URL")?
         .user_agent(concat!("toolpool/", env!("CARGO_PKG_VERSION")))
@@ -62,6 +69,14 @@ fn endpoint(url: &str) -> Result<Endpoint> {
     endpoint
         .tls_config(tls()?)
         .context("there is no TLS to be had with these certificates")
+}
+
+/// Without the user and password that it may have.
+fn public(url: &str) -> String {
+    match url.rsplit_once('@') {
+        Some((_, host)) => format!("…@{host}"),
+        None => url.to_owned(),
+    }
 }
 
 /// The URL, and whether that is TLS: without a scheme it is, unless that is declined.
@@ -105,9 +120,11 @@ fn file(what: &str) -> Result<Option<Vec<u8>>> {
 fn compression() -> Result<Option<CompressionEncoding>> {
     match for_traces("COMPRESSION") {
         None => Ok(None),
-        Some((_, none)) if none == "none" => Ok(None),
-        Some((_, gzip)) if gzip == "gzip" => Ok(Some(CompressionEncoding::Gzip)),
-        Some((name, value)) => bail!("{name} is {value}; spans can be sent with gzip or none"),
+        Some((name, value)) => match &*word(&value) {
+            "none" => Ok(None),
+            "gzip" => Ok(Some(CompressionEncoding::Gzip)),
+            other => bail!("{name} is {other}; spans can be sent with gzip or none"),
+        },
     }
 }
 

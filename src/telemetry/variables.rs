@@ -7,6 +7,12 @@ use opentelemetry::Key;
 use opentelemetry_sdk::Resource;
 use toolpool_broker::Sampling;
 
+/// An empty queue takes some 370 bytes for each.
+const MOST_QUEUED: usize = 1 << 20;
+const SHORTEST_DELAY: Duration = Duration::from_millis(10);
+/// As long as no export takes.
+const NO_LIMIT: Duration = Duration::from_hours(24);
+
 pub(super) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
@@ -20,16 +26,79 @@ pub(super) fn for_traces(what: &str) -> Option<(String, String)> {
     })
 }
 
+/// One of a list of words, whose case does not matter.
+pub(super) fn word(value: &str) -> String {
+    value.trim().to_ascii_lowercase()
+}
+
+/// What is no number is said, and passed over.
+fn number(variable: &str, value: &str) -> Option<u64> {
+    let number = value.trim().parse().ok();
+    if number.is_none() {
+        tracing::warn!(
+            variable,
+            value,
+            "a variable is no whole number; its default holds"
+        );
+    }
+    number
+}
+
+fn number_of(name: &str) -> Option<u64> {
+    number(name, &variable(name)?)
+}
+
+/// Spans that wait at most: as many as are set, within reason, since the queue is made for all of them at once.
 pub(super) fn queue_size(default: usize) -> usize {
-    let set = variable("OTEL_BSP_MAX_QUEUE_SIZE").and_then(|spans| spans.parse().ok());
-    set.filter(|spans| *spans > 0).unwrap_or(default)
+    let set = number_of("OTEL_BSP_MAX_QUEUE_SIZE").filter(|spans| *spans > 0);
+    let Some(set) = set else { return default };
+    let spans = usize::try_from(set).unwrap_or(usize::MAX);
+    if spans > MOST_QUEUED {
+        tracing::warn!(
+            OTEL_BSP_MAX_QUEUE_SIZE = set,
+            spans = MOST_QUEUED,
+            "the queue of spans is made as long as it may be"
+        );
+    }
+    spans.min(MOST_QUEUED)
+}
+
+/// Spans of one export at most.
+pub(super) fn export_batch() -> usize {
+    let set = number_of("OTEL_BSP_MAX_EXPORT_BATCH_SIZE").filter(|spans| *spans > 0);
+    set.and_then(|spans| usize::try_from(spans).ok())
+        .unwrap_or(512)
+}
+
+/// Between exports of less than that. Without any, the exporter would not rest.
+pub(super) fn schedule_delay() -> Duration {
+    let millis = number_of("OTEL_BSP_SCHEDULE_DELAY").unwrap_or(5_000);
+    Duration::from_millis(millis).max(SHORTEST_DELAY)
 }
 
 /// For one export, with all its tries.
 pub(super) fn export_timeout() -> Duration {
-    let set = for_traces("TIMEOUT");
-    let millis = set.and_then(|(_, millis)| millis.parse().ok());
-    Duration::from_millis(millis.unwrap_or(10_000))
+    let millis = for_traces("TIMEOUT").and_then(|(name, millis)| number(&name, &millis));
+    match millis {
+        None => Duration::from_secs(10),
+        Some(0) => NO_LIMIT,
+        Some(millis) => Duration::from_millis(millis).min(NO_LIMIT),
+    }
+}
+
+/// Says what is set and does nothing here.
+pub(super) fn warn_of_the_unheeded() {
+    for name in [
+        "OTEL_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+        "OTEL_BSP_EXPORT_TIMEOUT",
+        "OTEL_PROPAGATORS",
+        "OTEL_SPAN_ATTRIBUTE_VALUE_LENGTH_LIMIT",
+    ] {
+        let names_ours = |value: &String| value.split(',').any(|of| of.trim() == "tracecontext");
+        if let Some(value) = variable(name).filter(|value| !names_ours(value)) {
+            tracing::warn!(variable = name, value, "a variable is not heeded");
+        }
+    }
 }
 
 /// What `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say.
@@ -45,11 +114,9 @@ pub(super) fn resource(service: &'static str) -> Resource {
 /// What `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` say; what they do not say, or say wrong, is the standard's
 /// default.
 pub(super) fn sampling() -> Sampling {
+    let name = variable("OTEL_TRACES_SAMPLER").map(|name| word(&name));
     let argument = variable("OTEL_TRACES_SAMPLER_ARG");
-    sampler(
-        variable("OTEL_TRACES_SAMPLER").as_deref(),
-        argument.as_deref(),
-    )
+    sampler(name.as_deref(), argument.as_deref())
 }
 
 fn sampler(name: Option<&str>, argument: Option<&str>) -> Sampling {
@@ -62,6 +129,7 @@ fn sampler(name: Option<&str>, argument: Option<&str>) -> Sampling {
         "always_on" => 1.0,
         "always_off" => 0.0,
         "traceidratio" => match argument.map(str::parse::<f64>) {
+            None => 1.0,
             Some(Ok(ratio)) if (0.0..=1.0).contains(&ratio) => ratio,
             _ => {
                 tracing::warn!(

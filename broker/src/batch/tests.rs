@@ -225,7 +225,9 @@ impl World {
                 }
                 Command::Count { position } => {
                     self.seen[position].counted += 1;
-                    assert!(self.batch.ended_call(position).is_some());
+                    let is_duplicate = self.batch.duplicate_at(position).is_some();
+                    assert_eq!(is_duplicate, self.seen[position].duplicate);
+                    assert_ne!(self.batch.ended_call(position).is_some(), is_duplicate);
                 }
                 Command::Tell { .. } => panic!("nobody wanted progress"),
             }
@@ -358,8 +360,8 @@ impl World {
         let ids = self.seen.iter().filter(|seen| !seen.duplicate).count();
         let report = self.batch.into_report(self.now);
         assert_eq!(report.calls.len(), ids, "one result for each id");
-        let counted = |call: &CallReport| self.seen[call.position].counted == 1;
-        assert!(report.calls.iter().all(counted), "each is counted once");
+        let counted = self.seen.iter().all(|seen| seen.counted == 1);
+        assert!(counted, "each is counted once");
         let aborts = |call: &CallReport| {
             let seen = &self.seen[call.position];
             // A block that stays open is no failure of a tool.

@@ -55,22 +55,23 @@ impl<T> FairQueue<T> {
         self.waiting.get(&ticket)
     }
 
-    /// How many turns come before this place's, if nobody comes or goes: [`MOST_AHEAD`] stands for as many or more. Looks at
-    /// no more places than that, or those given up. `None` as for [`get`](Self::get).
+    /// How many turns come before this place's, if nobody comes or goes: [`MOST_AHEAD`] stands for as many or more, and
+    /// counting ends there. `None` as for [`get`](Self::get).
     pub(crate) fn ahead(&self, batch: BatchKey, ticket: Ticket) -> Option<usize> {
         self.get(ticket)?;
         let live = |batch| {
             let tickets = self.batches.get(batch).into_iter().flatten();
             tickets.filter(|ticket| self.waiting.contains_key(ticket))
         };
-        let own = live(&batch).take_while(|&&of| of != ticket).count();
+        let own = live(&batch).take(MOST_AHEAD);
+        let own = own.take_while(|&&of| of != ticket).count();
         // Whose turn is before the batch's has one more, if as many wait.
         let (mut ahead, mut each) = (own, own + 1);
         for other in &self.turns {
             if *other == batch {
                 each = own;
             } else {
-                ahead += live(other).take(each).count();
+                ahead += live(other).take(each.min(MOST_AHEAD)).count();
             }
             if ahead >= MOST_AHEAD {
                 return Some(MOST_AHEAD);

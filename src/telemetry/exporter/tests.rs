@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use opentelemetry::trace::SpanKind;
 use opentelemetry_proto::tonic::collector::trace::v1::trace_service_server::{
     TraceService, TraceServiceServer,
 };
@@ -93,18 +94,20 @@ fn exporter(address: SocketAddr, room: usize, timeout: Duration) -> Exporter {
     };
     let spans = SpanRoom::new(room);
     assert!(spans.take(room));
-    Exporter::new(
+    let mut exporter = Exporter::new(
         target,
         Vec::new(),
         &Handle::current(),
         Arc::default(),
         Arc::new(spans),
-    )
+    );
+    Arc::get_mut(&mut exporter.sender).unwrap().retry = Duration::from_millis(1);
+    exporter
 }
 
 impl Exporter {
-    fn fails(&self) -> bool {
-        self.sender.fails.load(Ordering::Relaxed)
+    fn is_outage(&self) -> bool {
+        self.sender.outage.load(Ordering::Relaxed)
     }
 
     fn unsent(&self) -> u64 {
@@ -113,7 +116,17 @@ impl Exporter {
     }
 }
 
+/// Each a trace by itself.
 fn spans(count: u64) -> Vec<SpanData> {
+    let mut spans = parts(count);
+    for span in &mut spans {
+        span.span_kind = SpanKind::Server;
+    }
+    spans
+}
+
+/// Of a trace that goes on.
+fn parts(count: u64) -> Vec<SpanData> {
     (1..=count).map(plain).collect()
 }
 
@@ -131,7 +144,7 @@ async fn what_may_get_better_is_tried_again() {
         assert_eq!(spans, 2);
         assert_eq!(metadata.get("x-key").unwrap(), "a value");
     }
-    assert!(!exporter.fails() && exporter.unsent() == 0);
+    assert!(!exporter.is_outage() && exporter.unsent() == 0);
     assert_eq!(exporter.sender.room.waiting(), 0);
 }
 
@@ -141,7 +154,7 @@ async fn what_will_not_is_dropped_and_of_a_backlog_only_the_end_is_tried_then() 
     let collector = Collector::with([refused(), refused()]);
     let exporter = collector.exporter(10).await;
     assert!(exporter.export(spans(2)).await.is_err());
-    assert!(exporter.fails());
+    assert!(exporter.is_outage());
     assert_eq!((exporter.unsent(), collector.asked()), (2, 1));
     for unsent in [4, 6, 8] {
         exporter.export(spans(2)).await.unwrap();
@@ -152,37 +165,90 @@ async fn what_will_not_is_dropped_and_of_a_backlog_only_the_end_is_tried_then() 
     // It is over.
     assert!(exporter.sender.room.take(2));
     exporter.export(spans(2)).await.unwrap();
-    assert!(!exporter.fails() && exporter.unsent() == 10);
+    assert!(!exporter.is_outage() && exporter.unsent() == 10);
 }
 
 #[tokio::test]
-async fn nobody_there_is_known_at_once_and_tried_once_in_an_outage() {
+async fn in_an_outage_that_is_known_of_there_is_one_try() {
+    let starting = || Err(Status::unavailable("starting"));
+    let collector = Collector::with(std::iter::repeat_with(starting).take(6));
+    let exporter = collector.exporter(6).await;
+    for asked in [4, 5, 6] {
+        // Room, so that it is the end of the backlog.
+        exporter.sender.room.give_back(6);
+        assert!(exporter.sender.room.take(2));
+        assert!(exporter.export(spans(2)).await.is_err());
+        assert!(exporter.is_outage());
+        assert_eq!(collector.asked(), asked);
+    }
+    assert!(exporter.sender.room.take(2));
+    exporter.export(spans(2)).await.unwrap();
+    assert!(!exporter.is_outage() && exporter.unsent() == 6);
+}
+
+#[tokio::test]
+async fn nobody_there_is_said_with_its_cause_and_whoever_comes_is_found() {
     // Bound, so that nobody else gets the port, and not listening yet.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = socket.local_addr().unwrap();
-    let exporter = exporter(address, 4, Duration::from_mins(1));
-    let failed = {
-        let mut sending = std::pin::pin!(exporter.export(spans(2)));
-        // While it is tried again.
-        while !exporter.fails() {
-            tokio::select! {
-                ended = &mut sending => panic!("{ended:?}"),
-                () = tokio::task::yield_now() => {}
-            }
-        }
-        sending.await
-    };
-    let failed = failed.unwrap_err().to_string();
+    let exporter = exporter(address, 2, Duration::from_mins(1));
+    let failed = exporter.export(spans(1)).await.unwrap_err().to_string();
     assert!(failed.contains("refused"), "{failed}");
-    assert!(exporter.export(spans(2)).await.is_err());
-    assert_eq!(exporter.unsent(), 4);
-    // Somebody is there now.
+    assert!(exporter.is_outage() && exporter.unsent() == 1);
     let collector = Collector::default();
     collector.serve(socket.listen(16).unwrap());
-    assert!(exporter.sender.room.take(1));
     exporter.export(spans(1)).await.unwrap();
-    assert!(!exporter.fails() && collector.asked() == 1);
+    assert!(!exporter.is_outage() && collector.asked() == 1);
+}
+
+#[tokio::test]
+async fn what_is_wrong_with_one_message_is_no_outage() {
+    let refused = [
+        Status::invalid_argument("what is that?"),
+        Status::resource_exhausted("the message is too large"),
+    ];
+    let collector = Collector::with(refused.map(Err));
+    let exporter = collector.exporter(10).await;
+    for (asked, unsent) in [(1, 2), (2, 4)] {
+        assert!(exporter.export(spans(2)).await.is_err());
+        assert!(!exporter.is_outage());
+        assert_eq!((collector.asked(), exporter.unsent()), (asked, unsent));
+    }
+    exporter.export(spans(2)).await.unwrap();
+    assert_eq!((collector.asked(), exporter.unsent()), (3, 4));
+}
+
+#[tokio::test]
+async fn who_wants_to_be_left_alone_is() {
+    let details = ErrorDetails::with_retry_info(Some(Duration::from_mins(2)));
+    let busy = Status::with_error_details(Code::ResourceExhausted, "busy", details);
+    let collector = Collector::with([Err(busy)]);
+    let exporter = collector.exporter(3).await;
+    let failed = exporter.export(spans(1)).await.unwrap_err().to_string();
+    assert!(
+        failed.contains("busy"),
+        "not that it took too long: {failed}"
+    );
+    for unsent in [2, 3] {
+        exporter.export(spans(1)).await.unwrap();
+        assert_eq!((collector.asked(), exporter.unsent()), (1, unsent));
+    }
+}
+
+#[tokio::test]
+async fn of_a_trace_that_lost_spans_the_rest_is_not_sent() {
+    let collector = Collector::with([Err(Status::unauthenticated("who are you?"))]);
+    let exporter = collector.exporter(6).await;
+    assert!(exporter.export(parts(2)).await.is_err());
+    exporter.sender.room.give_back(4);
+    assert!(exporter.sender.room.take(3));
+    let mut rest = parts(3);
+    // The root of the first batch; then another batch of the same trace.
+    rest[1].span_kind = SpanKind::Server;
+    exporter.export(rest).await.unwrap();
+    assert_eq!(collector.0.lock().asked.pop().unwrap().1, 1);
+    assert_eq!(exporter.unsent(), 4);
 }
 
 #[tokio::test]
@@ -196,7 +262,7 @@ async fn a_connection_that_does_not_answer_is_given_up_with_its_spans() {
         let (given_up, accepted) = tokio::join!(exporter.export(spans(1)), listener.accept());
         let given_up = given_up.unwrap_err().to_string();
         assert!(given_up.contains("in time"), "{given_up}");
-        assert!(exporter.fails() && exporter.unsent() == unsent);
+        assert!(exporter.is_outage() && exporter.unsent() == unsent);
         connections.push(accepted.unwrap());
     }
 }
@@ -211,7 +277,7 @@ async fn what_the_collector_rejects_is_counted() {
     })]);
     let exporter = collector.exporter(5).await;
     exporter.export(spans(5)).await.unwrap();
-    assert!(!exporter.fails());
+    assert!(!exporter.is_outage());
     assert_eq!(exporter.unsent(), 2);
 }
 

@@ -45,6 +45,10 @@ impl Task {
 
     /// Counts a call as soon as it has its result, and logs how it failed: its batch may go on for long.
     pub(super) fn count(&self, position: Position) {
+        if let Some(duplicate) = self.batch.duplicate_at(position) {
+            let error = Some(&duplicate.error);
+            unrouted(&self.catalogue, &self.metrics, &duplicate.tool).outcome(error);
+        }
         let Some(call) = self.batch.ended_call(position) else {
             return;
         };
@@ -70,7 +74,6 @@ impl Task {
             accepted,
             accepted_at,
             metrics,
-            catalogue,
             routes,
             config,
             telemetry,
@@ -83,9 +86,6 @@ impl Task {
         let trace_id = trace.as_ref().and_then(|trace| trace.id_to_tell());
         log(&id, trace_id, &report, &end);
         metrics.batch_ended(end.kind(), report.elapsed);
-        for duplicate in &report.duplicates {
-            unrouted(&catalogue, &metrics, &duplicate.tool).outcome(Some(&duplicate.error));
-        }
         if let Some(trace) = trace.as_deref().filter(|trace| trace.is_recorded()) {
             let arguments = |route: Option<Route>| Some(route?.call.arguments.clone());
             telemetry.finished(&Finished {

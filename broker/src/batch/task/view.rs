@@ -1,6 +1,7 @@
 //! Shows the batch to an operator, and says why a call of it has not ended.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -123,9 +124,10 @@ impl Task {
     fn lane_of(&self, call: &CallView, now: Instant) -> Option<Queue> {
         let ticket = call.ticket?;
         let route = self.routes.get(call.position)?.as_ref()?;
+        let (lane, ahead) = route.lane.view_of(ticket, now);
         Some(Queue {
-            lane: route.lane.view(now),
-            ahead: route.lane.ahead(ticket),
+            lane,
+            ahead,
             policy: Arc::clone(&route.call.policy),
         })
     }
@@ -163,8 +165,8 @@ fn held_up(tool: &str, queue: &Queue) -> String {
                 Some(ahead @ 1..MOST_AHEAD) => {
                     // So few that nothing is lost.
                     let before = f64::from(u32::try_from(ahead).unwrap_or(u32::MAX));
-                    let seconds = next.as_secs_f64() + before / rate;
-                    format!(" At that rate its own turn comes in {seconds:.1}s.")
+                    let own = Duration::try_from_secs_f64(before / rate).unwrap_or_default();
+                    format!(" At that rate its own turn comes in {:.1?}.", next + own)
                 }
                 _ => String::new(),
             };
