@@ -8,10 +8,12 @@ mod telemetry;
 mod top;
 mod turn;
 
+use std::error::Error;
 use std::io;
 use std::process::ExitCode;
 
 use clap::Parser;
+use tonic::Status;
 
 use crate::command::Command;
 use crate::logging::Log;
@@ -50,7 +52,12 @@ fn main() -> ExitCode {
 
 /// The error and its causes on one line. A cause that says no more than the one before it is left out.
 fn joined(error: &anyhow::Error) -> String {
-    let mut causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+    let said = |cause: &(dyn Error + 'static)| match cause.downcast_ref::<Status>() {
+        // It would go on with its own causes, as they look to a programmer.
+        Some(status) if status.source().is_some() => status.message().to_owned(),
+        _ => cause.to_string(),
+    };
+    let mut causes: Vec<String> = error.chain().map(said).collect();
     causes.dedup_by(|cause, before| before.contains(&**cause));
     causes.join(": ")
 }

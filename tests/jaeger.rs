@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::io::{self, Write};
+
 use rustix::process::Signal;
 use toolpool_client::BatchOptions;
 
@@ -93,7 +95,8 @@ fn call<'a>(spans: &'a [Span], id: &str) -> &'a Span {
 async fn jaeger_shows_a_killed_worker_a_retry_and_a_limit_in_one_trace() {
     let jaeger = match Jaeger::start().await {
         Ok(jaeger) => jaeger,
-        Err(why) => return eprintln!("skipped: no Jaeger: {why}"),
+        // Past what catches a test's output, so that it is seen.
+        Err(why) => return writeln!(io::stderr(), "skipped: no Jaeger: {why}").unwrap(),
     };
     let broker = Broker::start_in(&variables(&jaeger.url), &["--reconnect-grace", "100ms"]);
     let workshop = Workshop::new();

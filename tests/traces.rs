@@ -12,6 +12,7 @@ use std::time::Duration;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use toolpool_client::{BatchOptions, Client};
@@ -192,6 +193,16 @@ fn what_cannot_be_exported_to_is_refused_at_the_start() {
             "OTEL_EXPORTER_OTLP_ENDPOINT is unix:///run/collector: unix is neither http nor https",
         ),
         (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "http://me:secret@127.0.0.1:4317",
+            "OTEL_EXPORTER_OTLP_ENDPOINT is …@127.0.0.1:4317: a user in it is not heeded",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "http://127.0.0.1:99999",
+            "it has no such port",
+        ),
+        (
             "OTEL_EXPORTER_OTLP_COMPRESSION",
             "zstd",
             "OTEL_EXPORTER_OTLP_COMPRESSION is zstd",
@@ -324,13 +335,33 @@ async fn a_collector_behind_tls_is_reached_by_who_trusts_it_and_nobody_else() {
     }
 }
 
+/// Else the worker's spans would be orphans, of which each were a trace.
+#[tokio::test]
+async fn what_the_broker_decided_holds_for_the_worker_whatever_its_own_sampler() {
+    let collector = Collector::start().await;
+    let mut off = collector.variables().to_vec();
+    off.push(("OTEL_TRACES_SAMPLER", "Always_Off"));
+    let broker = Broker::start_in(&off, &[]);
+    let mut command = broker.command(&["worker", "demo", "--id", "w"]);
+    command.envs(collector.variables());
+    let mut worker = Process::start(command.env("OTEL_TRACES_SAMPLER", "always_on"));
+    broker.wait_for_workers("calculate", 1).await;
+    let run = broker.run(&["call", "calculate", r#"{"expression": "1"}"#]);
+    assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.exit_code().await, Some(0));
+    assert!(collector.is_empty());
+}
+
 #[tokio::test]
 async fn a_dead_collector_holds_nobody_up() {
-    // Taken and given back: nobody listens there.
-    let dead = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    // Bound, so that nobody else gets the port, and never listening.
+    let dead = TcpSocket::new_v4().unwrap();
+    dead.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let url = format!("http://{}", dead.local_addr().unwrap());
-    drop(dead);
-    let mut broker = Broker::start_in(&variables(&url), &[]);
+    let mut with = variables(&url).to_vec();
+    with.push(("OTEL_BSP_MAX_QUEUE_SIZE", "256"));
+    let mut broker = Broker::start_in(&with, &[]);
     let _worker = broker.demo_worker("w", &[]);
     broker.wait_for_workers("calculate", 1).await;
     let client = broker.client();

@@ -266,10 +266,10 @@ async fn change_log(log: &LogControl, request: Request<Incoming>, peer: SocketAd
         );
     }
     let body = Limited::new(request.into_body(), MOST_BODY_BYTES);
-    let Ok(body) = body.collect().await else {
+    let Ok(Ok(body)) = tokio::time::timeout(HEAD_TIME, body.collect()).await else {
         return text(
             StatusCode::BAD_REQUEST,
-            format!("a filter has up to {MOST_BODY_BYTES} bytes\n"),
+            format!("a filter has up to {MOST_BODY_BYTES} bytes, and comes within {HEAD_TIME:?}\n"),
         );
     };
     let body = body.to_bytes();

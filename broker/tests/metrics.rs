@@ -89,7 +89,22 @@ async fn calls_are_counted_by_tool_and_outcome_and_their_times_are_there() {
     open.expect("toolpool_workers", &[("state", "connected")], 1.0);
     open.expect("toolpool_tool_workers", &[("tool", "write")], 1.0);
 
+    let outcome = |tool, outcome| [("tool", tool), ("outcome", outcome)];
     worker.answer(&reads[0], "fine").await;
+    // Its batch goes on, and may for long.
+    let counted = async {
+        while scrape(admin)
+            .await
+            .value("toolpool_calls_total", &outcome("read", "ok"))
+            < 1.0
+        {}
+    };
+    let counted = tokio::time::timeout(Duration::from_secs(20), counted);
+    counted.await.expect("a call is counted when it ends");
+    let seen = scrape(admin).await;
+    seen.expect("toolpool_batches_open", &[], 1.0);
+    seen.expect("toolpool_calls_total", &[("tool", "(none)")], 1.0);
+
     let failed = error(ErrorCode::ToolFailed, "broken");
     worker.fail(&reads[1], failed).await;
     agent.seal().await;
@@ -98,7 +113,6 @@ async fn calls_are_counted_by_tool_and_outcome_and_their_times_are_there() {
     agent.finished().await.unwrap();
 
     let seen = scrape(admin).await;
-    let outcome = |tool, outcome| [("tool", tool), ("outcome", outcome)];
     seen.expect("toolpool_calls_total", &outcome("read", "ok"), 1.0);
     seen.expect("toolpool_calls_total", &outcome("read", "tool_failed"), 1.0);
     seen.expect("toolpool_calls_total", &outcome("write", "ok"), 1.0);
@@ -389,7 +403,14 @@ async fn connections_that_say_nothing_do_not_keep_a_probe_out_for_long() {
     for _ in 0..40 {
         idle.push(TcpStream::connect(admin).await.unwrap());
     }
-    // 40 in turns of 32 that are given two seconds each.
+    // And some whose filter never comes to its end.
+    for _ in 0..40 {
+        let mut stalled = TcpStream::connect(admin).await.unwrap();
+        let head = b"PUT /log-filter HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nde";
+        stalled.write_all(head).await.unwrap();
+        idle.push(stalled);
+    }
+    // 80 in turns of 32 that are given a few seconds each.
     let answered = tokio::time::timeout(Duration::from_secs(20), get(admin, "/healthz")).await;
     assert_eq!(answered.unwrap().0, 200);
 }

@@ -20,7 +20,7 @@ struct Filter {
 static FILTER: OnceLock<Filter> = OnceLock::new();
 
 /// The crates whose name alone means all that they log.
-const CRATES: [&str; 12] = [
+const CRATES: [&str; 11] = [
     "toolpool",
     "toolpool_broker",
     "toolpool_client",
@@ -29,7 +29,6 @@ const CRATES: [&str; 12] = [
     "hyper",
     "hyper_util",
     "opentelemetry",
-    "opentelemetry_otlp",
     "opentelemetry_sdk",
     "tonic",
     "tower",
@@ -48,6 +47,15 @@ pub(super) fn parse(directives: &str) -> Result<EnvFilter> {
                  write CRATE=LEVEL"
         );
     }
+    let begins = |word: &str| word.trim().split(['=', '[', ':']).next().map(str::to_owned);
+    let is_ours = |begin: String| {
+        begin.is_empty() || CRATES.contains(&&*begin) || begin.parse::<LevelFilter>().is_ok()
+    };
+    ensure!(
+        directives.split(',').filter_map(begins).any(is_ours),
+        "`{directives}` names no crate that is here, and would silence the log; add a level for the others, such as \
+         `{directives},info`"
+    );
     EnvFilter::try_new(directives)
         .with_context(|| format!("`{directives}` is not a log filter; write something like `info`"))
 }
@@ -119,6 +127,10 @@ mod tests {
                 "{wrong}: {error}"
             );
         }
+        for silent in ["my_crate=debug", "my_crate::part=trace, other=info"] {
+            let error = format!("{:#}", parse(silent).unwrap_err());
+            assert!(error.contains("would silence the log"), "{error}");
+        }
         for right in [
             "warn",
             "INFO",
@@ -126,7 +138,7 @@ mod tests {
             "info,toolpool_worker=debug",
             "toolpool_broker::lane",
             "h2,info",
-            "my_crate=info",
+            "my_crate=info,warn",
             "off,h2=trace",
             "[attempt]=debug",
             "[attempt{tool}]=debug,warn",

@@ -32,6 +32,8 @@ const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Expor
 const TRIES: u32 = 4;
 /// Before the second of them; twice as long before each next, and up to half as much more or less.
 const RETRY: Duration = Duration::from_millis(100);
+/// What goes wrong again and again is said once in this time.
+const SAY_AGAIN: Duration = Duration::from_mins(1);
 /// A collector that asks for more is tried again after this.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
@@ -55,11 +57,18 @@ struct Sender {
     outage: Arc<AtomicBool>,
     /// Until when the collector wants to be left alone.
     not_before: Mutex<Option<Instant>>,
-    /// It has been said that spans are lost.
-    said: AtomicBool,
-    /// It has been said that some of those that arrive are not taken.
-    said_rejected: AtomicBool,
+    said: Mutex<Said>,
     room: Arc<SpanRoom>,
+}
+
+/// What has been said of the way to the collector.
+#[derive(Debug, Default)]
+struct Said {
+    /// That spans are lost, and not yet that they no longer are.
+    lost: bool,
+    lost_at: Option<Instant>,
+    /// That some of those that arrive are not taken.
+    rejected_at: Option<Instant>,
 }
 
 /// `ExportTraceServiceResponse`.
@@ -96,8 +105,7 @@ impl Exporter {
             channel,
             outage,
             not_before: Mutex::new(None),
-            said: AtomicBool::new(false),
-            said_rejected: AtomicBool::new(false),
+            said: Mutex::default(),
             room,
         });
         Self {
@@ -183,19 +191,18 @@ impl Sender {
     /// How many the collector did not take all the same.
     fn arrived(&self, spans: usize, response: &Response) -> usize {
         self.outage.store(false, Ordering::Relaxed);
-        if self.said.swap(false, Ordering::Relaxed) {
+        if std::mem::take(&mut self.said.lock().lost) {
             let dropped: u64 = self.room.dropped().iter().map(|(_, spans)| spans).sum();
             tracing::warn!(dropped, "traces are exported again");
         }
         let none = PartialSuccess::default();
         let partial = response.partial.as_ref().unwrap_or(&none);
         let rejected = usize::try_from(partial.rejected).unwrap_or_default();
-        if *partial == none {
-            self.said_rejected.store(false, Ordering::Relaxed);
-        } else {
+        let rejected = rejected.min(spans);
+        if *partial != none {
             self.rejected(rejected, &partial.why);
         }
-        rejected.min(spans)
+        rejected
     }
 
     fn failed(&self, spans: usize, status: &Status) {
@@ -203,16 +210,17 @@ impl Sender {
             // Somebody is there.
             self.outage.store(false, Ordering::Relaxed);
             self.rejected(spans, &reason(status));
-        } else if !self.said.swap(true, Ordering::Relaxed) {
+        } else if is_due(&mut self.said.lock().lost_at) {
+            self.said.lock().lost = true;
             tracing::warn!(
-                error = %reason(status), code = ?status.code(), spans,
+                endpoint = %self.target.endpoint.uri(), error = %reason(status), code = ?status.code(), spans,
                 "traces cannot be exported; more are dropped, and counted, until they can"
             );
         }
     }
 
     fn rejected(&self, spans: usize, why: &str) {
-        if !self.said_rejected.swap(true, Ordering::Relaxed) {
+        if is_due(&mut self.said.lock().rejected_at) {
             tracing::warn!(
                 spans,
                 why,
@@ -293,6 +301,16 @@ fn reason(status: &Status) -> String {
     }
 }
 
+/// Whether something may be said again.
+fn is_due(said_at: &mut Option<Instant>) -> bool {
+    let now = Instant::now();
+    let is_due = said_at.is_none_or(|at| now - at >= SAY_AGAIN);
+    if is_due {
+        *said_at = Some(now);
+    }
+    is_due
+}
+
 /// What the collector asks for, as far as it is heeded.
 fn wanted_pause(status: &Status) -> Option<Duration> {
     let told = status.get_details_retry_info()?.retry_delay?;
@@ -310,6 +328,8 @@ fn pause(status: &Status, backoff: Duration) -> Option<Duration> {
         | Code::OutOfRange
         | Code::Unavailable
         | Code::DataLoss => Some(told.unwrap_or_else(|| backoff.mul_f64(0.5 + fastrand::f64()))),
+        // A connection that broke has the codes that its library gives it.
+        _ if status.source().is_some() => Some(backoff),
         _ => None,
     }
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use percent_encoding::percent_decode_str;
 use tonic::codec::CompressionEncoding;
+use tonic::codegen::http::uri::Authority;
 use tonic::metadata::{MetadataKey, MetadataMap};
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
 
@@ -42,8 +43,10 @@ impl Target {
             bail!("{name} is {protocol}; traces can be exported over grpc only");
         }
         warn_of_the_unheeded();
+        let endpoint = endpoint(&url).with_context(|| format!("{name} is {}", public(&url)))?;
+        tracing::info!(endpoint = %endpoint.uri(), "traces are exported");
         Ok(Some(Self {
-            endpoint: endpoint(&url).with_context(|| format!("{name} is {}", public(&url)))?,
+            endpoint,
             headers: headers()?,
             compression: compression()?,
             timeout: export_timeout(),
@@ -63,12 +66,18 @@ fn endpoint(url: &str) -> Result<Endpoint> {
         .user_agent(concat!("toolpool/", env!("CARGO_PKG_VERSION")))
         .context("the version is no header")?
         .connect_timeout(export_timeout());
+    let authority = endpoint.uri().authority();
+    let has_good_port = |authority: &Authority| {
+        authority.port_u16().is_some() || authority.as_str() == authority.host()
+    };
+    ensure!(authority.is_some_and(has_good_port), "it has no such port");
     if !is_tls {
         return Ok(endpoint);
     }
-    endpoint
-        .tls_config(tls()?)
-        .context("there is no TLS to be had with these certificates")
+    endpoint.tls_config(tls()?).context(
+        "OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY, or the \
+         system's certificates, cannot be used",
+    )
 }
 
 /// Without the user and password that it may have.
@@ -92,11 +101,12 @@ fn with_scheme(url: &str, insecure: bool) -> Result<(String, bool)> {
 
 /// Who is trusted, and who this is.
 fn tls() -> Result<ClientTlsConfig> {
-    let tls = match file("CERTIFICATE")? {
+    let tls = match file("CERTIFICATE", "CERTIFICATE-----")? {
         Some(trusted) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(trusted)),
         None => ClientTlsConfig::new().with_native_roots(),
     };
-    match (file("CLIENT_CERTIFICATE")?, file("CLIENT_KEY")?) {
+    let certificate = file("CLIENT_CERTIFICATE", "CERTIFICATE-----")?;
+    match (certificate, file("CLIENT_KEY", "PRIVATE KEY-----")?) {
         (Some(certificate), Some(key)) => Ok(tls.identity(Identity::from_pem(certificate, key))),
         (None, None) => Ok(tls),
         _ => bail!(
@@ -105,15 +115,19 @@ fn tls() -> Result<ClientTlsConfig> {
     }
 }
 
-/// The PEM file that a variable names.
-fn file(what: &str) -> Result<Option<Vec<u8>>> {
+/// The PEM file that a variable names, and what one of its sections is.
+fn file(what: &str, section: &str) -> Result<Option<String>> {
     let Some((name, path)) = for_traces(what) else {
         return Ok(None);
     };
-    let pem = std::fs::read(&path).with_context(|| format!("{name}: cannot read {path}"))?;
-    let begin = b"-----BEGIN ";
-    let is_pem = pem.windows(begin.len()).any(|window| window == begin);
-    ensure!(is_pem, "{name}: {path} is no PEM file");
+    let pem =
+        std::fs::read_to_string(&path).with_context(|| format!("{name}: cannot read {path}"))?;
+    let mut begins = pem.lines().filter(|line| line.starts_with("-----BEGIN "));
+    ensure!(
+        begins.any(|line| line.trim_end().ends_with(section)),
+        "{name}: there is no {} in {path}",
+        section.trim_end_matches('-')
+    );
     Ok(Some(pem))
 }
 
@@ -145,6 +159,10 @@ fn parse_headers(list: &str) -> Result<MetadataMap> {
             bail!("a header is written name=value, and several with commas between them");
         };
         let name = name.trim().to_ascii_lowercase();
+        ensure!(
+            !name.starts_with("grpc-"),
+            "{name} is for gRPC itself to set"
+        );
         let value = percent_decode_str(value.trim()).decode_utf8();
         let (Ok(key), Some(value)) = (
             MetadataKey::from_bytes(name.as_bytes()),
@@ -184,6 +202,7 @@ mod tests {
         assert_eq!(headers.get("authorization").unwrap(), "Basic eA==");
         assert!(parse_headers("").unwrap().is_empty());
         for wrong in [
+            "grpc-timeout=secret",
             "secret",
             "=secret",
             "a b=secret",

@@ -1,10 +1,13 @@
 //! What OpenTelemetry's usual variables say, as its specification has it: an empty one counts as not set. Those that say
 //! where spans go are read in [`target`](super::target).
 
+use std::borrow::Cow;
 use std::time::Duration;
 
-use opentelemetry::Key;
+use opentelemetry::KeyValue;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::resource::TelemetryResourceDetector;
+use percent_encoding::percent_decode_str;
 use toolpool_broker::Sampling;
 
 /// An empty queue takes some 370 bytes for each.
@@ -14,7 +17,9 @@ const SHORTEST_DELAY: Duration = Duration::from_millis(10);
 const NO_LIMIT: Duration = Duration::from_hours(24);
 
 pub(super) fn variable(name: &str) -> Option<String> {
-    std::env::var(name).ok().filter(|value| !value.is_empty())
+    // What is no Unicode is no good value either: it is told apart where it is read.
+    let value = std::env::var_os(name)?.to_string_lossy().trim().to_owned();
+    Some(value).filter(|value| !value.is_empty())
 }
 
 /// What is set for traces alone, or else for all that is exported; and by which variable.
@@ -103,12 +108,35 @@ pub(super) fn warn_of_the_unheeded() {
 
 /// What `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say.
 pub(super) fn resource(service: &'static str) -> Resource {
-    let told = Resource::builder().build();
-    let name = told.get(&Key::from_static_str("service.name"));
-    if name.is_some_and(|name| !name.as_str().starts_with("unknown_service")) {
-        return told;
-    }
-    Resource::builder().with_service_name(service).build()
+    let list = variable("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default();
+    let named = variable("OTEL_SERVICE_NAME").map(|name| KeyValue::new("service.name", name));
+    Resource::builder_empty()
+        .with_detector(Box::new(TelemetryResourceDetector))
+        .with_service_name(service)
+        .with_attributes(resource_attributes(&list))
+        .with_attributes(named)
+        .build()
+}
+
+/// `name=value,name=value`, percent-encoded. The SDK's own reader leaves the encoding as it is.
+fn resource_attributes(list: &str) -> Vec<KeyValue> {
+    let decoded = |text: &str| {
+        let decoded = percent_decode_str(text.trim()).decode_utf8();
+        let decoded = decoded.ok().filter(|text| !text.is_empty());
+        decoded.map(Cow::into_owned)
+    };
+    let pairs = list.split(',').filter(|pair| !pair.trim().is_empty());
+    let read = pairs.filter_map(|pair| {
+        let read = pair
+            .split_once('=')
+            .and_then(|(name, value)| Some(KeyValue::new(decoded(name)?, decoded(value)?)));
+        if read.is_none() {
+            let variable = "OTEL_RESOURCE_ATTRIBUTES";
+            tracing::warn!(variable, value = pair, "a variable is not heeded");
+        }
+        read
+    });
+    read.collect()
 }
 
 /// What `OTEL_TRACES_SAMPLER` and `OTEL_TRACES_SAMPLER_ARG` say; what they do not say, or say wrong, is the standard's
@@ -116,6 +144,11 @@ pub(super) fn resource(service: &'static str) -> Resource {
 pub(super) fn sampling() -> Sampling {
     let name = variable("OTEL_TRACES_SAMPLER").map(|name| word(&name));
     let argument = variable("OTEL_TRACES_SAMPLER_ARG");
+    let is_ratio = name.as_ref().is_some_and(|name| name.ends_with("ratio"));
+    if let Some(value) = argument.as_ref().filter(|_| !is_ratio) {
+        let variable = "OTEL_TRACES_SAMPLER_ARG";
+        tracing::warn!(variable, value, "a variable is not heeded");
+    }
     sampler(name.as_deref(), argument.as_deref())
 }
 
@@ -156,6 +189,13 @@ fn sampler(name: Option<&str>, argument: Option<&str>) -> Sampling {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn attributes_of_the_resource_are_decoded() {
+        let read = resource_attributes("a=b%20c%2Cd, e = f=g ,,service.name=,no,x=%ff");
+        let expected = [("a", "b c,d"), ("e", "f=g")];
+        assert_eq!(read, expected.map(|(key, value)| KeyValue::new(key, value)));
+    }
 
     #[test]
     fn samplers_are_known_by_their_standard_names() {

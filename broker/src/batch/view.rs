@@ -5,9 +5,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::Batch;
 use super::call::{Entry, Phase};
 use super::report::Ledger;
+use super::{Batch, Rules};
 use crate::call_error::Code;
 use crate::id::{BatchId, CallId, LeaseId};
 use crate::ingest::{Position, TurnEnd};
@@ -118,7 +118,7 @@ impl Batch {
                 Wanted::Call(id) => entry.id == *id,
             };
             if is_wanted {
-                calls.push(entry.view(position, self.accepted, now));
+                calls.push(entry.view(position, &self.rules, self.accepted, now));
             }
         }
         BatchView {
@@ -136,6 +136,11 @@ impl Batch {
     /// Calls that have no result.
     pub(super) fn unended(&self) -> usize {
         self.unended
+    }
+
+    /// What is left of its time.
+    pub(super) fn time_left(&self, now: Instant) -> Duration {
+        self.rules.deadline.saturating_duration_since(now)
     }
 
     /// Calls that may run at the same time.
@@ -158,9 +163,10 @@ impl Batch {
 }
 
 impl Entry {
-    fn view(&self, position: Position, accepted: Instant, now: Instant) -> CallView {
+    fn view(&self, position: Position, rules: &Rules, accepted: Instant, now: Instant) -> CallView {
         let mut ledger = self.ledger(accepted, self.worker.clone());
-        let mut time_left = self.due().map(|due| due.saturating_duration_since(now));
+        let due = self.due().map(|due| due.min(rules.deadline));
+        let mut time_left = due.map(|due| due.saturating_duration_since(now));
         let (mut lease, mut ticket, mut error) = (None, None, None);
         match &self.phase {
             Phase::Held => ledger.held = Some(now - self.since),

@@ -73,6 +73,17 @@ impl Bucket {
             .min(1.0)
     }
 
+    /// How many calls may start until then, if the rate is all that holds them.
+    pub(crate) fn starts_within(&self, time: Duration, now: Instant) -> usize {
+        let debt = self.full_at.saturating_duration_since(now);
+        match (time + self.tolerance).checked_sub(debt) {
+            // At most a rate times some seconds, or a burst.
+            Some(left) => usize::try_from(left.as_nanos() / self.interval.as_nanos().max(1))
+                .map_or(usize::MAX, |starts| starts.saturating_add(1)),
+            None => 0,
+        }
+    }
+
     /// How long a call must wait that has `ahead` others before it, if the rate is all that holds them.
     pub(crate) fn wait(&self, ahead: usize, now: Instant) -> Duration {
         let ahead = self
@@ -93,6 +104,20 @@ mod tests {
         Rate {
             per_second,
             burst: NonZeroU32::new(burst).unwrap(),
+        }
+    }
+
+    #[test]
+    fn as_many_start_within_a_time_as_are_let_start() {
+        let start = Instant::now();
+        for (per_second, burst) in [(0.2, 1), (2.0, 3), (50.0, 10)] {
+            let mut bucket = Bucket::new(rate(per_second, burst), start);
+            for taken in 0..5 {
+                let told = bucket.starts_within(Duration::from_secs(15), start);
+                let is = (0..10_000).find(|&n| bucket.wait(n, start) > Duration::from_secs(15));
+                assert_eq!(Some(told), is, "{per_second}, {taken} taken");
+                bucket.take(bucket.ready(start).err().unwrap_or(start));
+            }
         }
     }
 

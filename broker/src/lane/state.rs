@@ -68,6 +68,9 @@ struct Waiting {
     came: [Duration; CAUSES],
 }
 
+/// A slot that a rate lets nobody use for longer than this is not needed now.
+const NEEDED_WITHIN: Duration = Duration::from_secs(15);
+
 /// All that a start needs, taken.
 #[derive(Debug)]
 pub(crate) struct Grant {
@@ -267,7 +270,11 @@ impl State {
         let limit = self.max_in_flight.map(|most| usize_of(most.get()));
         let room = limit.unwrap_or(usize::MAX);
         let in_need = match self.blocked.now {
-            Some((Cause::Slot | Cause::NoWorker, _)) => self.queue.len(),
+            Some((Cause::Slot | Cause::NoWorker, _)) => {
+                let starts = |bucket: &Bucket| bucket.starts_within(NEEDED_WITHIN, now);
+                let starts = self.bucket.as_ref().map_or(usize::MAX, starts);
+                self.queue.len().min(starts)
+            }
             Some((Cause::Rate | Cause::InFlight | Cause::Pause, _)) | None => 0,
         };
         let rate = |bucket: &Bucket| (self.per_second, bucket.used(now));

@@ -48,6 +48,15 @@ impl Task {
         let since_accepted = now - self.accepted;
         let (attempt, attempts) = self.batch.attempt_of(call.position).unwrap_or((0, 1));
         let left = call.time_left.unwrap_or_default();
+        // Whose time that is.
+        let is_batches = self.batch.time_left(now) <= left;
+        let times = |own| {
+            if is_batches {
+                "batch_timeout, or the agent's deadline"
+            } else {
+                own
+            }
+        };
         match call.phase {
             PhaseName::Streaming => {
                 let began = since_accepted.saturating_sub(call.ledger.block_began);
@@ -79,8 +88,9 @@ impl Task {
             }
             PhaseName::Queued => match self.lane_of(call, now) {
                 Some(lane) => format!(
-                    "{} It is given up in {left:.1?} (queue_timeout, call_timeout).",
-                    held_up(tool, &lane)
+                    "{} It is given up in {left:.1?} ({}).",
+                    held_up(tool, &lane),
+                    times("queue_timeout, call_timeout")
                 ),
                 None => "It is on its way to its tool's queue, or out of it.".to_owned(),
             },
@@ -90,7 +100,8 @@ impl Task {
                 let worker = (call.ledger.worker.as_ref()).map_or_else(nobody, ToString::to_string);
                 format!(
                     "Attempt {attempt} of {attempts} has been with {worker} for {ran:.1?}; its time is over in {left:.1?} \
-                     (attempt_timeout, call_timeout)."
+                     ({}).",
+                    times("attempt_timeout, call_timeout")
                 )
             }
             PhaseName::Backoff => {
