@@ -335,6 +335,40 @@ async fn a_collector_behind_tls_is_reached_by_who_trusts_it_and_nobody_else() {
     }
 }
 
+#[test]
+fn what_is_no_certificate_is_refused_with_its_variable() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = folder.path().join("key.pem");
+    let text = "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n";
+    std::fs::write(&key, text).unwrap();
+    for (variable, path, expected) in [
+        (
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+            "/no/such.pem",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE: cannot read /no/such.pem",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+            key.to_str().unwrap(),
+            "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: there is no CERTIFICATE in",
+        ),
+        (
+            "OTEL_EXPORTER_OTLP_CLIENT_KEY",
+            key.to_str().unwrap(),
+            "one is set without the other",
+        ),
+    ] {
+        let mut command = toolpool();
+        command.args(["broker", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4317");
+        // It ends at once if it goes on nevertheless.
+        command.arg("--exit-with-parent").stdin(Stdio::null());
+        let run = command.env(variable, path).output().unwrap();
+        assert_eq!(run.status.code(), Some(2), "{}", stderr(&run));
+        assert!(stderr(&run).contains(expected), "{}", stderr(&run));
+    }
+}
+
 /// Else the worker's spans would be orphans, of which each were a trace.
 #[tokio::test]
 async fn what_the_broker_decided_holds_for_the_worker_whatever_its_own_sampler() {

@@ -217,7 +217,12 @@ impl Batch {
             tool: &entry.tool,
             error: result.as_ref().err(),
             worker: entry.worker.as_ref(),
-            ledger: entry.ledger(self.accepted, None),
+            was_complete: entry.complete.is_some(),
+            was_started_early: entry.early.is_some(),
+            held: entry.held,
+            waits: entry.waits,
+            ran: entry.ran,
+            attempts: entry.attempts,
         })
     }
 

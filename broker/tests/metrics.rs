@@ -404,13 +404,13 @@ async fn connections_that_say_nothing_do_not_keep_a_probe_out_for_long() {
         idle.push(TcpStream::connect(admin).await.unwrap());
     }
     // And some whose filter never comes to its end.
-    for _ in 0..40 {
+    for _ in 0..80 {
         let mut stalled = TcpStream::connect(admin).await.unwrap();
         let head = b"PUT /log-filter HTTP/1.1\r\nhost: x\r\ncontent-length: 5\r\n\r\nde";
         stalled.write_all(head).await.unwrap();
         idle.push(stalled);
     }
-    // 80 in turns of 32 that are given a few seconds each.
+    // 120 in turns of 64 that are given a few seconds each.
     let answered = tokio::time::timeout(Duration::from_secs(20), get(admin, "/healthz")).await;
     assert_eq!(answered.unwrap().0, 200);
 }

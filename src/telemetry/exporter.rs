@@ -30,8 +30,10 @@ use super::wire::{self, Message};
 const EXPORT: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
 /// As often as OpenTelemetry's exporters do it.
 const TRIES: u32 = 4;
-/// Before the second of them; twice as long before each next, and up to half as much more or less.
-const RETRY: Duration = Duration::from_millis(100);
+/// Before the second of them: an idle connection that was closed is mended by dialling again.
+const REDIAL: Duration = Duration::from_millis(10);
+/// Before the third; twice as long before each next, and up to half as much more or less.
+const RETRY: Duration = Duration::from_millis(200);
 /// What goes wrong again and again is said once in this time.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
 /// A collector that asks for more is tried again after this.
@@ -50,7 +52,7 @@ struct Sender {
     target: Target,
     /// Its part of each message.
     resource: Vec<u8>,
-    /// Before the first try again.
+    /// Before the third try.
     retry: Duration,
     channel: Mutex<Channel>,
     /// Nothing gets through. The broker spares spans meanwhile.
@@ -237,7 +239,7 @@ impl Sender {
         } else {
             TRIES
         };
-        let mut backoff = self.retry;
+        let mut backoff = REDIAL;
         loop {
             let sent = tokio::time::timeout_at(deadline, self.send_once(message.clone(), deadline));
             let status = match sent.await {
@@ -265,7 +267,7 @@ impl Sender {
                 self.outage.store(true, Ordering::Relaxed);
             }
             tokio::time::sleep_until(again).await;
-            backoff *= 2;
+            backoff = if tries == 1 { self.retry } else { backoff * 2 };
         }
     }
 

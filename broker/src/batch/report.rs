@@ -6,7 +6,7 @@ use super::tried::Tried;
 use crate::call_error::CallError;
 use crate::id::{CallId, WorkerId};
 use crate::ingest::{Position, TurnEnd};
-use crate::lane::lease::Limit;
+use crate::lane::lease::{Limit, Waits};
 use crate::output::Output;
 
 /// A finished batch.
@@ -41,8 +41,12 @@ pub(crate) struct EndedCall<'a> {
     pub(crate) tool: &'a str,
     pub(crate) error: Option<&'a CallError>,
     pub(crate) worker: Option<&'a WorkerId>,
-    /// Without its worker.
-    pub(crate) ledger: Ledger,
+    pub(crate) was_complete: bool,
+    pub(crate) was_started_early: bool,
+    pub(crate) held: Option<Duration>,
+    pub(crate) waits: Waits,
+    pub(crate) ran: Option<Duration>,
+    pub(crate) attempts: u32,
 }
 
 /// Where a call's time went; moments are counted from the batch's acceptance.

@@ -86,7 +86,7 @@ metrics! {
         "Early starts that were thrown away, since their block never became a call.";
 
     SLOTS_NEEDED: Gauge = "toolpool_slots_needed", "{slot}", ["tool"],
-        "Slots that the tool could use now: its calls in flight and those that wait for nothing but a slot. Scale on it.";
+        "Slots that the tool could use now: its calls in flight and those that wait for a slot and that its rate lets start within 15 s. Scale on it.";
     TOOL_WORKERS: Gauge = "toolpool_tool_workers", "{worker}", ["tool"],
         "Workers that serve the tool.";
     IN_FLIGHT_LIMIT: Gauge = "toolpool_in_flight_limit", "{call}", ["tool"],

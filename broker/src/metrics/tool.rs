@@ -8,7 +8,7 @@ use opentelemetry::metrics::{BoundCounter, BoundHistogram, Counter, Histogram};
 
 use super::Instruments;
 use super::recent::{Recent, RecentCalls};
-use crate::batch::Ledger;
+use crate::batch::EndedCall;
 use crate::call_error::{CallError, Code};
 use crate::lane::lease::Limit;
 
@@ -73,46 +73,35 @@ impl ToolSeries {
     }
 
     /// A call has its result.
-    pub(crate) fn call(&self, error: Option<&CallError>, ledger: &Ledger) {
-        self.outcome(error);
-        let Ledger {
-            block_complete,
-            started_early,
-            held,
-            limit_wait,
-            limited_by,
-            slot_wait,
-            ran,
-            attempts,
-            ..
-        } = ledger;
+    pub(crate) fn call(&self, call: &EndedCall<'_>) {
+        self.outcome(call.error);
         let of = &*self.instruments;
-        if let Some(held) = held {
-            self.time(&self.hold, &of.hold, *held);
+        if let Some(held) = call.held {
+            self.time(&self.hold, &of.hold, held);
         }
-        if let Some(by) = limited_by {
-            let bound = self.limits[limit(*by)].get_or_init(|| {
+        if let Some(by) = call.waits.limited_by {
+            let bound = self.limits[limit(by)].get_or_init(|| {
                 of.limit
                     .bind(&[KeyValue::new("limit", by.name()), self.tool()])
             });
-            bound.record(limit_wait.as_secs_f64());
+            bound.record(call.waits.limit.as_secs_f64());
         }
-        if !slot_wait.is_zero() {
-            self.time(&self.slot, &of.slot, *slot_wait);
+        if !call.waits.slot.is_zero() {
+            self.time(&self.slot, &of.slot, call.waits.slot);
         }
-        if let Some(ran) = ran {
-            self.time(&self.run, &of.run, *ran);
-            self.recent.ran(*ran);
+        if let Some(ran) = call.ran {
+            self.time(&self.run, &of.run, ran);
+            self.recent.ran(ran);
         }
-        if *attempts > 0 {
-            self.count(&self.attempts, &of.attempts, u64::from(*attempts));
+        if call.attempts > 0 {
+            self.count(&self.attempts, &of.attempts, u64::from(call.attempts));
         }
-        if *attempts > 1 {
-            self.count(&self.retries, &of.retries, u64::from(*attempts - 1));
+        if call.attempts > 1 {
+            self.count(&self.retries, &of.retries, u64::from(call.attempts - 1));
         }
-        if started_early.is_some() {
+        if call.was_started_early {
             self.count(&self.early_starts, &of.early_starts, 1);
-            if block_complete.is_none() {
+            if !call.was_complete {
                 self.count(&self.early_discarded, &of.early_discarded, 1);
             }
         }

@@ -53,10 +53,8 @@ impl Task {
             return;
         };
         match self.routes.get(position) {
-            Some(Some(route)) => route.lane.series().call(call.error, &call.ledger),
-            _ => {
-                unrouted(&self.catalogue, &self.metrics, call.tool).call(call.error, &call.ledger);
-            }
+            Some(Some(route)) => route.lane.series().call(&call),
+            _ => unrouted(&self.catalogue, &self.metrics, call.tool).call(&call),
         }
         if let Some(error) = call.error {
             let trace = self.trace.as_deref();
@@ -187,7 +185,7 @@ fn log_failure(id: &BatchId, trace_id: Option<TraceId>, call: &EndedCall<'_>, er
         // What went wrong is the agent's to handle; here it is for whoever turns the log up to look for it.
         tracing::debug!(
             batch.id = %id, trace.id = trace_id, call.id = %call.id, worker.id = worker, tool = call.tool,
-            code = ?error.code, attempts = call.ledger.attempts, ran = ?call.ledger.ran, "call failed"
+            code = ?error.code, attempts = call.attempts, ran = ?call.ran, "call failed"
         );
     }
 }
