@@ -5,6 +5,7 @@
 //! through a `Context`, of which a batch has none.
 
 use std::str::FromStr;
+use std::sync::OnceLock;
 
 use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState};
 use tonic::metadata::MetadataMap;
@@ -99,6 +100,8 @@ pub(crate) struct Trace {
     recorded: bool,
     /// It came with the batch.
     is_agents: bool,
+    /// What workers are sent where nothing is recorded: the same for each call.
+    text: OnceLock<String>,
 }
 
 impl Trace {
@@ -112,6 +115,7 @@ impl Trace {
             span: agent.span,
             recorded: false,
             is_agents: true,
+            text: OnceLock::new(),
         }
     }
 
@@ -125,6 +129,7 @@ impl Trace {
             span,
             recorded: true,
             is_agents: true,
+            text: OnceLock::new(),
         }
     }
 
@@ -138,6 +143,7 @@ impl Trace {
             span,
             recorded: flags.is_sampled(),
             is_agents: false,
+            text: OnceLock::new(),
         }
     }
 
@@ -170,7 +176,13 @@ impl Trace {
 
     /// What a worker is sent for an attempt; `None` where nothing is recorded.
     pub(crate) fn traceparent(&self, attempt: Option<id::SpanId>) -> String {
-        let span = attempt.map_or(self.span, SpanId::from);
+        match attempt {
+            Some(span) => self.text(span.into()),
+            None => self.text.get_or_init(|| self.text(self.span)).clone(),
+        }
+    }
+
+    fn text(&self, span: SpanId) -> String {
         // By hand: each call of a batch that is not recorded is sent one too, and the formatter takes ten times as long.
         let mut text = *b"00-00000000000000000000000000000000-0000000000000000-00";
         write_hex(&mut text[3..35], &self.id.to_bytes());
