@@ -22,6 +22,7 @@ use toolpool_broker::{SpanRoom, Telemetry};
 
 mod exporter;
 mod target;
+mod tls;
 mod torn;
 mod variables;
 mod wire;

@@ -345,12 +345,12 @@ fn what_is_no_certificate_is_refused_with_its_variable() {
         (
             "OTEL_EXPORTER_OTLP_CERTIFICATE",
             "/no/such.pem",
-            "OTEL_EXPORTER_OTLP_CERTIFICATE: cannot read /no/such.pem",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE: /no/such.pem cannot be read",
         ),
         (
             "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
             key.to_str().unwrap(),
-            "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE: there is no CERTIFICATE in",
+            "key.pem has no CERTIFICATE in it",
         ),
         (
             "OTEL_EXPORTER_OTLP_CLIENT_KEY",

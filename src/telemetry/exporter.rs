@@ -99,7 +99,7 @@ impl Exporter {
         room: Arc<SpanRoom>,
     ) -> Self {
         let _entered = runtime.enter();
-        let channel = Mutex::new(target.endpoint.connect_lazy());
+        let channel = Mutex::new(target.connect());
         let sender = Arc::new(Sender {
             target,
             resource,
@@ -215,7 +215,7 @@ impl Sender {
         } else if is_due(&mut self.said.lock().lost_at) {
             self.said.lock().lost = true;
             tracing::warn!(
-                endpoint = %self.target.endpoint.uri(), error = %reason(status), code = ?status.code(), spans,
+                endpoint = self.target.url, error = %reason(status), code = ?status.code(), spans,
                 "traces cannot be exported; more are dropped, and counted, until they can"
             );
         }
@@ -247,7 +247,7 @@ impl Sender {
                 Ok(Err(status)) => status,
                 Err(_) => {
                     // Whoever does not answer may not be there any more; the next try dials.
-                    *self.channel.lock() = self.target.endpoint.connect_lazy();
+                    *self.channel.lock() = self.target.connect();
                     Status::deadline_exceeded("the collector did not answer in time")
                 }
             };

@@ -5,16 +5,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use percent_encoding::percent_decode_str;
 use tonic::codec::CompressionEncoding;
-use tonic::codegen::http::uri::Authority;
+use tonic::codegen::http::Uri;
+use tonic::codegen::http::uri::{Authority, Scheme};
 use tonic::metadata::{MetadataKey, MetadataMap};
-use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Channel, Endpoint};
 
+use super::tls::Tls;
 use super::variables::{export_timeout, for_traces, variable, warn_of_the_unheeded, word};
 
 /// Where spans go, and how.
 #[derive(Debug)]
 pub(super) struct Target {
+    /// As it was given, for the log.
+    pub(super) url: String,
     pub(super) endpoint: Endpoint,
+    pub(super) tls: Option<Tls>,
     pub(super) headers: MetadataMap,
     pub(super) compression: Option<CompressionEncoding>,
     /// For one export, with all its tries.
@@ -43,10 +48,14 @@ impl Target {
             bail!("{name} is {protocol}; traces can be exported over grpc only");
         }
         warn_of_the_unheeded();
-        let endpoint = endpoint(&url).with_context(|| format!("{name} is {}", public(&url)))?;
-        tracing::info!(endpoint = %endpoint.uri(), "traces are exported");
+        let context = || format!("{name} is {}", public(&url));
+        let (endpoint, is_tls) = endpoint(&url).with_context(context)?;
+        let tls = is_tls.then(Tls::of_variables).transpose()?;
+        tracing::info!(endpoint = url, "traces are exported");
         Ok(Some(Self {
+            url,
             endpoint,
+            tls,
             headers: headers()?,
             compression: compression()?,
             timeout: export_timeout(),
@@ -54,30 +63,28 @@ impl Target {
     }
 }
 
-fn endpoint(url: &str) -> Result<Endpoint> {
+/// And whether it is behind TLS.
+fn endpoint(url: &str) -> Result<(Endpoint, bool)> {
     let insecure = for_traces("INSECURE").is_some_and(|(_, is)| is.eq_ignore_ascii_case("true"));
     let (url, is_tls) = with_scheme(url, insecure)?;
     ensure!(
         !url.contains('@'),
         "a user in it is not heeded; OTEL_EXPORTER_OTLP_HEADERS takes a key"
     );
-    let endpoint = Endpoint::from_shared(url)
-        .context("it is no URL")?
+    let origin: Uri = url.parse().context("it is no URL")?;
+    let mut dialled = origin.clone().into_parts();
+    // TLS is ours to do, so it is not tonic's.
+    dialled.scheme = Some(Scheme::HTTP);
+    let endpoint = Endpoint::from(Uri::from_parts(dialled).context("it is no URL")?)
         .user_agent(concat!("toolpool/", env!("CARGO_PKG_VERSION")))
         .context("the version is no header")?
         .connect_timeout(export_timeout());
-    let authority = endpoint.uri().authority();
     let has_good_port = |authority: &Authority| {
         authority.port_u16().is_some() || authority.as_str() == authority.host()
     };
+    let authority = origin.authority();
     ensure!(authority.is_some_and(has_good_port), "it has no such port");
-    if !is_tls {
-        return Ok(endpoint);
-    }
-    endpoint.tls_config(tls()?).context(
-        "OTEL_EXPORTER_OTLP_CERTIFICATE, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY, or the \
-         system's certificates, cannot be used",
-    )
+    Ok((endpoint.origin(origin), is_tls))
 }
 
 /// Without the user and password that it may have.
@@ -99,36 +106,14 @@ fn with_scheme(url: &str, insecure: bool) -> Result<(String, bool)> {
     }
 }
 
-/// Who is trusted, and who this is.
-fn tls() -> Result<ClientTlsConfig> {
-    let tls = match file("CERTIFICATE", "CERTIFICATE-----")? {
-        Some(trusted) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(trusted)),
-        None => ClientTlsConfig::new().with_native_roots(),
-    };
-    let certificate = file("CLIENT_CERTIFICATE", "CERTIFICATE-----")?;
-    match (certificate, file("CLIENT_KEY", "PRIVATE KEY-----")?) {
-        (Some(certificate), Some(key)) => Ok(tls.identity(Identity::from_pem(certificate, key))),
-        (None, None) => Ok(tls),
-        _ => bail!(
-            "of OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY one is set without the other"
-        ),
+impl Target {
+    /// Dials when there is something to send. Must be called within a runtime.
+    pub(super) fn connect(&self) -> Channel {
+        match &self.tls {
+            None => self.endpoint.connect_lazy(),
+            Some(tls) => tls.connect(&self.endpoint),
+        }
     }
-}
-
-/// The PEM file that a variable names, and what one of its sections is.
-fn file(what: &str, section: &str) -> Result<Option<String>> {
-    let Some((name, path)) = for_traces(what) else {
-        return Ok(None);
-    };
-    let pem =
-        std::fs::read_to_string(&path).with_context(|| format!("{name}: cannot read {path}"))?;
-    let mut begins = pem.lines().filter(|line| line.starts_with("-----BEGIN "));
-    ensure!(
-        begins.any(|line| line.trim_end().ends_with(section)),
-        "{name}: there is no {} in {path}",
-        section.trim_end_matches('-')
-    );
-    Ok(Some(pem))
 }
 
 fn compression() -> Result<Option<CompressionEncoding>> {

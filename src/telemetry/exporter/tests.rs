@@ -87,9 +87,11 @@ fn exporter(address: SocketAddr, room: usize, timeout: Duration) -> Exporter {
     let mut headers = MetadataMap::new();
     headers.insert("x-key", "a value".parse().unwrap());
     let target = Target {
+        url: format!("http://{address}"),
         endpoint: Endpoint::from_shared(format!("http://{address}")).unwrap(),
         headers,
         compression: None,
+        tls: None,
         timeout,
     };
     let spans = SpanRoom::new(room);
