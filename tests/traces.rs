@@ -6,7 +6,7 @@ mod support;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
@@ -17,7 +17,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use toolpool_client::{BatchOptions, Client};
 
-use support::collector::{Collector, Kept, hex, variables};
+use support::collector::{Collector, Identity, Kept, hex, variables};
 use support::workshop::Workshop;
 use support::{Broker, Process, eventually, json, stderr, stdout, toolpool};
 
@@ -174,6 +174,14 @@ async fn without_a_collector_there_is_no_trace() {
     assert!(collector.is_empty());
 }
 
+/// Starts a broker that has no reason to go on: its stdin is at its end, and it ends with that.
+fn start_with(variables: &[(&str, &str)]) -> Output {
+    let mut command = toolpool();
+    command.args(["broker", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
+    command.arg("--exit-with-parent").stdin(Stdio::null());
+    command.envs(variables.iter().copied()).output().unwrap()
+}
+
 #[test]
 fn what_cannot_be_exported_to_is_refused_at_the_start() {
     for (variable, value, expected) in [
@@ -213,12 +221,10 @@ fn what_cannot_be_exported_to_is_refused_at_the_start() {
             "OTEL_EXPORTER_OTLP_HEADERS: a header is written",
         ),
     ] {
-        let mut command = toolpool();
-        command.args(["broker", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317");
-        // It ends at once if it goes on nevertheless.
-        command.arg("--exit-with-parent");
-        let run = command.env(variable, value).output().unwrap();
+        let run = start_with(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317"),
+            (variable, value),
+        ]);
         assert_eq!(run.status.code(), Some(2), "{variable}");
         assert!(stderr(&run).contains(expected), "{}", stderr(&run));
     }
@@ -294,45 +300,76 @@ async fn batches_that_end_at_once_have_their_traces_whole_or_not_at_all() {
 #[tokio::test]
 async fn what_is_not_heeded_is_said_at_the_start() {
     for (variable, value, said) in [
-        ("OTEL_TRACES_EXPORTER", "jaeger", true),
-        ("OTEL_TRACES_EXPORTER", "otlp", false),
+        ("OTEL_TRACES_EXPORTER", "jaeger", Some("not heeded")),
+        ("OTEL_TRACES_EXPORTER", "OTLP", None),
+        ("OTEL_PROPAGATORS", "b3", Some("not heeded")),
+        ("OTEL_PROPAGATORS", "baggage,tracecontext", None),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.5", Some("not heeded")),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s", Some("no whole number")),
+        ("OTEL_EXPORTER_OTLP_TIMEOUT", "0", None),
+        ("OTEL_BSP_SCHEDULE_DELAY", "soon", Some("no whole number")),
+        (
+            "OTEL_BSP_MAX_QUEUE_SIZE",
+            "18446744073709551615",
+            Some("as long as it may be"),
+        ),
     ] {
-        let mut command = toolpool();
-        command.args(["broker", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317");
-        // Its stdin is at its end, and it ends with that.
-        command.arg("--exit-with-parent").stdin(Stdio::null());
-        let run = command.env(variable, value).output().unwrap();
+        let run = start_with(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4317"),
+            (variable, value),
+        ]);
         assert_eq!(run.status.code(), Some(0), "{}", stderr(&run));
         let log = stderr(&run);
-        let found = log.contains("not heeded") && log.contains(value);
-        assert_eq!(found, said, "{variable}={value}: {log}");
+        let found = said.is_some_and(|said| log.contains(said) && log.contains(value));
+        assert_eq!(found, log.contains("WARN"), "{variable}={value}: {log}");
+        assert_eq!(found, said.is_some(), "{variable}={value}: {log}");
     }
+}
+
+/// Runs a call and ends the broker; what the collector then has of it.
+async fn traced(collector: &Collector, variables: &[(&str, &str)]) -> Vec<Kept> {
+    let variables = [&collector.variables(), variables].concat();
+    let mut broker = Broker::start_in(&variables, &[]);
+    let _worker = broker.demo_worker("w", &[]);
+    broker.wait_for_workers("calculate", 1).await;
+    let run = broker.run(&["call", "--json", "calculate", r#"{"expression": "1"}"#]);
+    let id = json(&run)["trace_id"].as_str().unwrap().to_owned();
+    broker.process.signal(Signal::TERM);
+    assert_eq!(broker.process.exit_code().await, Some(0));
+    collector.trace(&id)
 }
 
 #[tokio::test]
 async fn a_collector_behind_tls_is_reached_by_who_trusts_it_and_nobody_else() {
-    let (collector, its_own) = Collector::behind_tls().await;
-    let (_other, anothers) = Collector::behind_tls().await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("ca.pem");
-    for (trusted, arrives) in [(its_own, true), (anothers, false)] {
-        std::fs::write(&file, trusted).unwrap();
-        let mut with = collector.variables().to_vec();
-        with.push(("OTEL_EXPORTER_OTLP_CERTIFICATE", file.to_str().unwrap()));
-        with.push(("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip"));
-        let mut broker = Broker::start_in(&with, &[]);
-        let _worker = broker.demo_worker("w", &[]);
-        broker.wait_for_workers("calculate", 1).await;
-        let run = broker.run(&["call", "--json", "calculate", r#"{"expression": "1"}"#]);
-        let id = json(&run)["trace_id"].as_str().unwrap().to_owned();
-        broker.process.signal(Signal::TERM);
-        assert_eq!(broker.process.exit_code().await, Some(0));
-        let spans = collector.trace(&id);
+    let (its, others) = (Identity::new(), Identity::new());
+    let collector = Collector::behind_tls(&its, None).await;
+    for (trusted, arrives) in [(&its, true), (&others, false)] {
+        let spans = traced(
+            &collector,
+            &[
+                ("OTEL_EXPORTER_OTLP_CERTIFICATE", trusted.certificate()),
+                ("OTEL_EXPORTER_OTLP_COMPRESSION", "GZIP"),
+            ],
+        )
+        .await;
         assert_eq!(!spans.is_empty(), arrives, "{spans:?}");
         let encodings = spans.iter().map(|kept| kept.encoding.as_deref());
         assert!(encodings.into_iter().all(|of| of == Some("gzip")));
     }
+}
+
+#[tokio::test]
+async fn a_collector_that_wants_to_know_who_calls_is_told() {
+    let (its, ours) = (Identity::new(), Identity::new());
+    let collector = Collector::behind_tls(&its, Some(&ours)).await;
+    let trusts = ("OTEL_EXPORTER_OTLP_CERTIFICATE", its.certificate());
+    assert!(traced(&collector, &[trusts]).await.is_empty());
+    let who = [
+        trusts,
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", ours.certificate()),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", ours.key()),
+    ];
+    assert!(!traced(&collector, &who).await.is_empty());
 }
 
 #[test]
@@ -358,12 +395,10 @@ fn what_is_no_certificate_is_refused_with_its_variable() {
             "one is set without the other",
         ),
     ] {
-        let mut command = toolpool();
-        command.args(["broker", "--listen", "127.0.0.1:0", "--admin-listen", "off"]);
-        command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4317");
-        // It ends at once if it goes on nevertheless.
-        command.arg("--exit-with-parent").stdin(Stdio::null());
-        let run = command.env(variable, path).output().unwrap();
+        let run = start_with(&[
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "https://127.0.0.1:4317"),
+            (variable, path),
+        ]);
         assert_eq!(run.status.code(), Some(2), "{}", stderr(&run));
         assert!(stderr(&run).contains(expected), "{}", stderr(&run));
     }

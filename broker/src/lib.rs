@@ -59,6 +59,7 @@ mod tool_format;
 pub use admin::Admin;
 pub use config::Config;
 pub use drain::Shutdown;
+pub use seldom::Seldom;
 pub use telemetry::{Sampling, SpanRoom, Telemetry};
 
 use catalogue::Catalogue;

@@ -6,13 +6,14 @@ use tokio::time::Instant;
 
 /// Something that is done at most once in a time; at first it is due at once.
 #[derive(Debug, Default)]
-pub(crate) struct Seldom {
+pub struct Seldom {
     last: Option<Instant>,
 }
 
 impl Seldom {
     /// Whether so much time has gone by since it was due last. Then it counts as done.
-    pub(crate) fn is_due(&mut self, every: Duration, now: Instant) -> bool {
+    #[must_use]
+    pub fn is_due(&mut self, every: Duration, now: Instant) -> bool {
         let is_due = (self.last).is_none_or(|last| now.saturating_duration_since(last) >= every);
         if is_due {
             self.last = Some(now);

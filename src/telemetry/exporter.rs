@@ -21,7 +21,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
-use toolpool_broker::SpanRoom;
+use toolpool_broker::{Seldom, SpanRoom};
 
 use super::target::Target;
 use super::torn::Torn;
@@ -68,9 +68,18 @@ struct Sender {
 struct Said {
     /// That spans are lost, and not yet that they no longer are.
     lost: bool,
-    lost_at: Option<Instant>,
+    losses: Seldom,
     /// That some of those that arrive are not taken.
-    rejected_at: Option<Instant>,
+    rejections: Seldom,
+}
+
+impl Said {
+    /// Whether it is to be said that spans are lost; then it counts as said.
+    fn is_loss_due(&mut self) -> bool {
+        let is_due = self.losses.is_due(SAY_AGAIN, Instant::now());
+        self.lost |= is_due;
+        is_due
+    }
 }
 
 /// `ExportTraceServiceResponse`.
@@ -212,8 +221,7 @@ impl Sender {
             // Somebody is there.
             self.outage.store(false, Ordering::Relaxed);
             self.rejected(spans, &reason(status));
-        } else if is_due(&mut self.said.lock().lost_at) {
-            self.said.lock().lost = true;
+        } else if self.said.lock().is_loss_due() {
             tracing::warn!(
                 endpoint = self.target.url, error = %reason(status), code = ?status.code(), spans,
                 "traces cannot be exported; more are dropped, and counted, until they can"
@@ -222,7 +230,8 @@ impl Sender {
     }
 
     fn rejected(&self, spans: usize, why: &str) {
-        if is_due(&mut self.said.lock().rejected_at) {
+        let mut said = self.said.lock();
+        if said.rejections.is_due(SAY_AGAIN, Instant::now()) {
             tracing::warn!(
                 spans,
                 why,
@@ -301,16 +310,6 @@ fn reason(status: &Status) -> String {
         Some(cause) => format!("{}: {cause}", status.message()),
         None => status.message().to_owned(),
     }
-}
-
-/// Whether something may be said again.
-fn is_due(said_at: &mut Option<Instant>) -> bool {
-    let now = Instant::now();
-    let is_due = said_at.is_none_or(|at| now - at >= SAY_AGAIN);
-    if is_due {
-        *said_at = Some(now);
-    }
-    is_due
 }
 
 /// What the collector asks for, as far as it is heeded.

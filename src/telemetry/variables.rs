@@ -33,12 +33,12 @@ pub(super) fn for_traces(what: &str) -> Option<(String, String)> {
 
 /// One of a list of words, whose case does not matter.
 pub(super) fn word(value: &str) -> String {
-    value.trim().to_ascii_lowercase()
+    value.to_ascii_lowercase()
 }
 
 /// What is no number is said, and passed over.
 fn number(variable: &str, value: &str) -> Option<u64> {
-    let number = value.trim().parse().ok();
+    let number = value.parse().ok();
     if number.is_none() {
         tracing::warn!(
             variable,

@@ -12,11 +12,12 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use opentelemetry_proto::tonic::common::v1::{KeyValue, any_value::Value};
 use opentelemetry_proto::tonic::trace::v1::Span;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
-use tonic::transport::{Identity, Server, ServerTlsConfig};
+use tonic::transport::{self as tls, Server};
 use tonic::{Request, Response, Status};
 
 /// A span, and the service that sent it.
@@ -66,15 +67,16 @@ impl Collector {
         Self::serve("http", Server::builder()).await
     }
 
-    /// Over TLS only; and the certificate, as PEM, which nobody has signed.
-    pub(crate) async fn behind_tls() -> (Self, String) {
-        let names = ["127.0.0.1".to_owned()];
-        let made = rcgen::generate_simple_self_signed(names).expect("a certificate is made");
-        let certificate = made.cert.pem();
-        let identity = Identity::from_pem(&certificate, made.signing_key.serialize_pem());
-        let tls = ServerTlsConfig::new().identity(identity);
+    /// Over TLS only; if `client` is given, to nobody else.
+    pub(crate) async fn behind_tls(own: &Identity, client: Option<&Identity>) -> Self {
+        let read = |path| std::fs::read(path).expect("it was written");
+        let identity = tls::Identity::from_pem(read(own.certificate()), read(own.key()));
+        let mut tls = tls::ServerTlsConfig::new().identity(identity);
+        if let Some(client) = client {
+            tls = tls.client_ca_root(tls::Certificate::from_pem(read(client.certificate())));
+        }
         let server = Server::builder().tls_config(tls).expect("it is good");
-        (Self::serve("https", server).await, certificate)
+        Self::serve("https", server).await
     }
 
     async fn serve(scheme: &str, mut server: Server) -> Self {
@@ -109,6 +111,38 @@ impl Collector {
 
     pub(crate) fn is_empty(&self) -> bool {
         self.spans.0.lock().expect("nobody panicked").is_empty()
+    }
+}
+
+/// A certificate that nobody else has signed, and its key, as files.
+pub(crate) struct Identity {
+    _folder: TempDir,
+    paths: [String; 2],
+}
+
+impl Identity {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("there is room");
+        let names = ["127.0.0.1".to_owned()];
+        let made = rcgen::generate_simple_self_signed(names).expect("a certificate is made");
+        let pems = [made.cert.pem(), made.signing_key.serialize_pem()];
+        let paths = ["certificate.pem", "key.pem"].map(|name| folder.path().join(name));
+        for (path, pem) in paths.iter().zip(pems) {
+            std::fs::write(path, pem).expect("there is room");
+        }
+        let paths = paths.map(|path| path.display().to_string());
+        Self {
+            _folder: folder,
+            paths,
+        }
+    }
+
+    pub(crate) fn certificate(&self) -> &str {
+        &self.paths[0]
+    }
+
+    pub(crate) fn key(&self) -> &str {
+        &self.paths[1]
     }
 }
 

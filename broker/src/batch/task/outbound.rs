@@ -45,11 +45,11 @@ impl Task {
 
     /// Counts a call as soon as it has its result, and logs how it failed: its batch may go on for long.
     pub(super) fn count(&self, position: Position) {
-        if let Some(duplicate) = self.batch.duplicate_at(position) {
-            let error = Some(&duplicate.error);
-            unrouted(&self.catalogue, &self.metrics, &duplicate.tool).outcome(error);
-        }
         let Some(call) = self.batch.ended_call(position) else {
+            if let Some(duplicate) = self.batch.duplicate_at(position) {
+                let error = Some(&duplicate.error);
+                unrouted(&self.catalogue, &self.metrics, &duplicate.tool).outcome(error);
+            }
             return;
         };
         match self.routes.get(position) {
