@@ -15,7 +15,7 @@ use support::admin::{ask, get};
 use support::agent::whole;
 use support::spans::Spans;
 use support::worker::{attempts, error, read_only, register, side_effecting, tool};
-use support::{Broker, settle};
+use support::{Broker, settle, wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use toolpool_broker::metrics::{Kind, METRICS};
@@ -184,6 +184,33 @@ async fn waits_retries_and_fenced_leases_are_counted_where_they_happen() {
     seen.expect("toolpool_batches_total", &[("ending", "unread")], 1.0);
     seen.expect("toolpool_leases_fenced_total", &[("tool", "free")], 1.0);
     seen.expect("toolpool_outcomes_fenced_total", &[], 1.0);
+}
+
+/// More workers would be scaled up for nothing.
+#[tokio::test]
+async fn slots_that_a_rate_lets_nobody_use_are_not_needed() {
+    let (broker, admin) = Broker::start_with_admin(|_| ()).await;
+    let rated = v1::Policy {
+        rate: Some(0.01),
+        burst: Some(1),
+        // Long enough to be let wait.
+        queue_timeout: Some(wire(Duration::from_mins(10))),
+        call_timeout: Some(wire(Duration::from_mins(10))),
+        ..attempts(1)
+    };
+    let mut worker = broker
+        .worker("w", 1, [read_only("busy"), tool("rated", rated)])
+        .await;
+    let agent = broker.agent().await;
+    agent.call("busy", "busy", "{}").await;
+    let _busy = worker.assignment().await;
+    for id in ["a", "b", "c"] {
+        agent.call(id, "rated", "{}").await;
+    }
+    settle().await;
+    let seen = scrape(admin).await;
+    seen.expect("toolpool_calls_queued", &[("tool", "rated")], 3.0);
+    seen.expect("toolpool_slots_needed", &[("tool", "rated")], 1.0);
 }
 
 #[tokio::test]

@@ -34,6 +34,7 @@ pub(crate) mod admin;
 pub(crate) mod agent;
 pub(crate) mod batch;
 pub(crate) mod fixtures;
+pub(crate) mod operator;
 pub(crate) mod provider;
 pub(crate) mod spans;
 pub(crate) mod worker;
