@@ -21,6 +21,7 @@ use tokio::runtime::Runtime;
 use toolpool_broker::{SpanRoom, Telemetry};
 
 mod exporter;
+mod gzip;
 mod target;
 mod tls;
 mod torn;

@@ -15,14 +15,17 @@ use opentelemetry_sdk::trace::{SpanData, SpanExporter};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::time::Instant;
-use tonic::client::Grpc;
+use tonic::body::Body;
+use tonic::client::{Grpc, GrpcService};
 use tonic::codegen::http::uri::PathAndQuery;
+use tonic::codegen::{Body as HttpBody, StdError};
 use tonic::transport::Channel;
 use tonic::{Code, Request, Status};
 use tonic_prost::ProstCodec;
 use tonic_types::StatusExt;
 use toolpool_broker::{Seldom, SpanRoom};
 
+use super::gzip::Gzip;
 use super::target::Target;
 use super::torn::Torn;
 use super::wire::{self, Message};
@@ -281,22 +284,35 @@ impl Sender {
     }
 
     async fn send_once(&self, message: Bytes, deadline: Instant) -> Result<Response, Status> {
-        let mut grpc = Grpc::new(self.channel.lock().clone());
-        if let Some(encoding) = self.target.compression {
-            grpc = grpc.send_compressed(encoding);
-        }
-        let ready = grpc.ready().await;
-        ready.map_err(|error| Status::unavailable(error.to_string()))?;
+        let channel = self.channel.lock().clone();
         let mut request = Request::new(message);
         *request.metadata_mut() = self.target.headers.clone();
         // For the collector, to give up what nobody waits for; ours comes first.
         let left = deadline.saturating_duration_since(Instant::now());
         request.set_timeout(left + Duration::from_secs(1));
-        // `Bytes` are a message with one field, the first; so is `ExportTraceServiceRequest`.
-        let codec = ProstCodec::<Bytes, Response>::default();
-        let path = PathAndQuery::from_static(EXPORT);
-        Ok(grpc.unary(request, path, codec).await?.into_inner())
+        if self.target.gzip {
+            export(Gzip(channel), request).await
+        } else {
+            export(channel, request).await
+        }
     }
+}
+
+async fn export<S>(service: S, request: Request<Bytes>) -> Result<Response, Status>
+where
+    S: GrpcService<
+            Body,
+            Error: Into<StdError>,
+            ResponseBody: HttpBody<Data = Bytes, Error: Into<StdError>> + Send + 'static,
+        >,
+{
+    let mut grpc = Grpc::new(service);
+    let ready = grpc.ready().await;
+    ready.map_err(|error| Status::unavailable(error.into().to_string()))?;
+    // `Bytes` are a message with one field, the first; so is `ExportTraceServiceRequest`.
+    let codec = ProstCodec::<Bytes, Response>::default();
+    let path = PathAndQuery::from_static(EXPORT);
+    Ok(grpc.unary(request, path, codec).await?.into_inner())
 }
 
 /// What it says, and what lies at the bottom of it.

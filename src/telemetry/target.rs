@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use percent_encoding::percent_decode_str;
-use tonic::codec::CompressionEncoding;
 use tonic::codegen::http::Uri;
 use tonic::codegen::http::uri::{Authority, Scheme};
 use tonic::metadata::{MetadataKey, MetadataMap};
@@ -21,7 +20,8 @@ pub(super) struct Target {
     pub(super) endpoint: Endpoint,
     pub(super) tls: Option<Tls>,
     pub(super) headers: MetadataMap,
-    pub(super) compression: Option<CompressionEncoding>,
+    /// Whether messages are compressed.
+    pub(super) gzip: bool,
     /// For one export, with all its tries.
     pub(super) timeout: Duration,
 }
@@ -57,7 +57,7 @@ impl Target {
             endpoint,
             tls,
             headers: headers()?,
-            compression: compression()?,
+            gzip: gzip()?,
             timeout: export_timeout(),
         }))
     }
@@ -116,12 +116,12 @@ impl Target {
     }
 }
 
-fn compression() -> Result<Option<CompressionEncoding>> {
+fn gzip() -> Result<bool> {
     match for_traces("COMPRESSION") {
-        None => Ok(None),
+        None => Ok(false),
         Some((name, value)) => match &*word(&value) {
-            "none" => Ok(None),
-            "gzip" => Ok(Some(CompressionEncoding::Gzip)),
+            "none" => Ok(false),
+            "gzip" => Ok(true),
             other => bail!("{name} is {other}; spans can be sent with gzip or none"),
         },
     }

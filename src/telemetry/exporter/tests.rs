@@ -90,7 +90,7 @@ fn exporter(address: SocketAddr, room: usize, timeout: Duration) -> Exporter {
         url: format!("http://{address}"),
         endpoint: Endpoint::from_shared(format!("http://{address}")).unwrap(),
         headers,
-        compression: None,
+        gzip: false,
         tls: None,
         timeout,
     };
