@@ -145,7 +145,8 @@ impl Task {
         mailbox(NOTICE_ROOM * NOTICES_PER_CALL * config.max_calls_per_batch)
     }
 
-    pub(crate) fn new(opened: Opened) -> Self {
+    /// Boxed, since its future would hold it more than once and is copied several times until it runs.
+    pub(crate) fn new(opened: Opened) -> Box<Self> {
         let Opened {
             metrics,
             open,
@@ -184,7 +185,7 @@ impl Task {
         let provider = open
             .provider
             .map(|named| Provider::new(named, &open.batch, &config, limits.ids()));
-        Self {
+        Box::new(Self {
             id: open.batch,
             key,
             batch: Batch::new(rules, accepted),
@@ -208,11 +209,11 @@ impl Task {
             trace,
             expire,
             _place: place,
-        }
+        })
     }
 
     /// Runs the batch to its end and delivers it. `first` has come with `open`.
-    pub(crate) async fn run(mut self, first: Vec<Step>, mut inbound: Inbound) {
+    pub(crate) async fn run(mut self: Box<Self>, first: Vec<Step>, mut inbound: Inbound) {
         let mut end = self.take_in(first.into_iter().map(Ok));
         self.accept();
         if matches!(inbound, Inbound::Nothing) && end.is_none() {

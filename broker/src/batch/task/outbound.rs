@@ -62,7 +62,7 @@ impl Task {
         }
     }
 
-    pub(super) async fn deliver(self, end: End) {
+    pub(super) async fn deliver(self: Box<Self>, end: End) {
         let Self {
             id,
             batch,
@@ -77,7 +77,7 @@ impl Task {
             telemetry,
             trace,
             ..
-        } = self;
+        } = *self;
         // Nobody is to wait for an answer from here any more.
         drop(inbox);
         let report = batch.into_report(Instant::now());
