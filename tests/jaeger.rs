@@ -9,10 +9,10 @@ use std::io::{self, Write};
 use rustix::process::Signal;
 use toolpool_client::BatchOptions;
 
-use support::collector::variables;
+use support::collector::{spans_dropped, variables};
 use support::jaeger::{Jaeger, Span};
 use support::workshop::Workshop;
-use support::{Broker, Process, children_of, eventually};
+use support::{Broker, Process, children_of, eventually, json};
 
 /// What the first worker serves, and the second too.
 const LOOK: &str = r#"
@@ -98,7 +98,11 @@ async fn jaeger_shows_a_killed_worker_a_retry_and_a_limit_in_one_trace() {
         // Past what catches a test's output, so that it is seen.
         Err(why) => return writeln!(io::stderr(), "skipped: no Jaeger: {why}").unwrap(),
     };
-    let broker = Broker::start_in(&variables(&jaeger.url), &["--reconnect-grace", "100ms"]);
+    let [endpoint, soon] = variables(&jaeger.url);
+    // Jaeger answers in what it is asked in.
+    let gzip = [endpoint, soon, ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip")];
+    let mut broker = Broker::start_in(&gzip, &["--reconnect-grace", "100ms"]);
+    let admin = broker.admin_address();
     let workshop = Workshop::new();
     let first = worker(&broker, "first", LOOK, &workshop, &jaeger.url);
     broker.wait_for_workers("look", 1).await;
@@ -159,6 +163,13 @@ async fn jaeger_shows_a_killed_worker_a_retry_and_a_limit_in_one_trace() {
     let fail = call(&spans, "fail");
     assert_eq!(fail.attribute("error.type").unwrap(), "tool_failed");
     assert!(!fail.error.is_empty());
+
+    // One export after the other: with the next there, what became of the first is known.
+    let next = json(&broker.run(&["call", "--json", "put", "{}"]));
+    let next = next["trace_id"].as_str().unwrap();
+    let arrives = async || !jaeger.trace(next).is_empty();
+    eventually("the next trace is there", arrives).await;
+    assert!(spans_dropped(&admin) < 1.0);
     drop(second);
 }
 

@@ -4,8 +4,7 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use toolpool_client::{BatchOptions, Client};
 
-use support::collector::{Collector, Identity, Kept, hex, variables};
+use support::collector::{Collector, Identity, Kept, hex, spans_dropped, variables};
 use support::workshop::Workshop;
 use support::{Broker, Process, eventually, json, stderr, stdout, toolpool};
 
@@ -228,21 +227,6 @@ fn what_cannot_be_exported_to_is_refused_at_the_start() {
         assert_eq!(run.status.code(), Some(2), "{variable}");
         assert!(stderr(&run).contains(expected), "{}", stderr(&run));
     }
-}
-
-/// What the broker dropped, from its metrics.
-fn spans_dropped(admin: &str) -> f64 {
-    let mut stream = TcpStream::connect(admin).unwrap();
-    let request = format!("GET /metrics HTTP/1.1\r\nhost: {admin}\r\n\r\n");
-    stream.write_all(request.as_bytes()).unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let series = answer
-        .lines()
-        .filter(|line| line.starts_with("toolpool_spans_dropped_total{"));
-    series
-        .map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap())
-        .sum()
 }
 
 #[tokio::test]

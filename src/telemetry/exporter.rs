@@ -39,6 +39,8 @@ const REDIAL: Duration = Duration::from_millis(10);
 const RETRY: Duration = Duration::from_millis(200);
 /// What goes wrong again and again is said once in this time.
 const SAY_AGAIN: Duration = Duration::from_mins(1);
+/// Of what the collector says, in the log; bytes.
+const MOST_TEXT: usize = 1024;
 /// A collector that asks for more is tried again after this.
 const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
@@ -74,9 +76,20 @@ struct Said {
     losses: Seldom,
     /// That some of those that arrive are not taken.
     rejections: Seldom,
+    /// That those that are taken are not as it wants them.
+    warnings: Seldom,
 }
 
 impl Said {
+    /// Whether it is to be said that spans are lost no longer. The next loss is news then.
+    fn is_over(&mut self) -> bool {
+        let was_lost = std::mem::take(&mut self.lost);
+        if was_lost {
+            self.losses = Seldom::default();
+        }
+        was_lost
+    }
+
     /// Whether it is to be said that spans are lost; then it counts as said.
     fn is_loss_due(&mut self) -> bool {
         let is_due = self.losses.is_due(SAY_AGAIN, Instant::now());
@@ -205,7 +218,7 @@ impl Sender {
     /// How many the collector did not take all the same.
     fn arrived(&self, spans: usize, response: &Response) -> usize {
         self.outage.store(false, Ordering::Relaxed);
-        if std::mem::take(&mut self.said.lock().lost) {
+        if self.said.lock().is_over() {
             let dropped: u64 = self.room.dropped().iter().map(|(_, spans)| spans).sum();
             tracing::warn!(dropped, "traces are exported again");
         }
@@ -214,7 +227,14 @@ impl Sender {
         let rejected = usize::try_from(partial.rejected).unwrap_or_default();
         let rejected = rejected.min(spans);
         if *partial != none {
-            self.rejected(rejected, &partial.why);
+            if rejected > 0 {
+                self.rejected(rejected, clipped(&partial.why));
+            } else if (self.said.lock().warnings).is_due(SAY_AGAIN, Instant::now()) {
+                tracing::warn!(
+                    why = partial.why,
+                    "the collector took all spans, with a warning"
+                );
+            }
         }
         rejected
     }
@@ -322,10 +342,16 @@ fn reason(status: &Status) -> String {
         cause = Some(deeper);
     }
     let cause = cause.map(ToString::to_string);
+    let message = clipped(status.message());
     match cause.filter(|cause| cause != status.message()) {
-        Some(cause) => format!("{}: {cause}", status.message()),
-        None => status.message().to_owned(),
+        Some(cause) => format!("{message}: {}", clipped(&cause)),
+        None => message.to_owned(),
     }
+}
+
+/// What the collector says may be long.
+fn clipped(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MOST_TEXT)]
 }
 
 /// What the collector asks for, as far as it is heeded.

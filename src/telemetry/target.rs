@@ -51,15 +51,16 @@ impl Target {
         let context = || format!("{name} is {}", public(&url));
         let (endpoint, is_tls) = endpoint(&url).with_context(context)?;
         let tls = is_tls.then(Tls::of_variables).transpose()?;
-        tracing::info!(endpoint = url, "traces are exported");
-        Ok(Some(Self {
+        let target = Self {
             url,
             endpoint,
             tls,
             headers: headers()?,
             gzip: gzip()?,
             timeout: export_timeout(),
-        }))
+        };
+        tracing::info!(endpoint = target.url, "traces are exported");
+        Ok(Some(target))
     }
 }
 
@@ -83,6 +84,8 @@ fn endpoint(url: &str) -> Result<(Endpoint, bool)> {
         authority.port_u16().is_some() || authority.as_str() == authority.host()
     };
     let authority = origin.authority();
+    let has_host = |authority: &Authority| !authority.host().is_empty();
+    ensure!(authority.is_some_and(has_host), "it has no host");
     ensure!(authority.is_some_and(has_good_port), "it has no such port");
     Ok((endpoint.origin(origin), is_tls))
 }

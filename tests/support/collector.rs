@@ -20,6 +20,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic::transport::{self as tls, Server};
 use tonic::{Request, Response, Status};
 
+use super::http;
+
 /// A span, and the service that sent it.
 #[derive(Clone, Debug)]
 pub(crate) struct Kept {
@@ -85,8 +87,10 @@ impl Collector {
             .expect("a port is free");
         let address = listener.local_addr().expect("it has an address");
         let spans = Spans::default();
-        let service =
-            TraceServiceServer::new(spans.clone()).accept_compressed(CompressionEncoding::Gzip);
+        // What is asked in gzip is answered in it, as grpc-go does.
+        let service = TraceServiceServer::new(spans.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip);
         let serve = server
             .add_service(service)
             .serve_with_incoming(TcpIncoming::from(listener));
@@ -158,6 +162,16 @@ pub(crate) fn variables(url: &str) -> [(&str, &str); 2] {
         ("OTEL_EXPORTER_OTLP_ENDPOINT", url),
         ("OTEL_BSP_SCHEDULE_DELAY", "50"),
     ]
+}
+
+/// What the broker dropped, from its metrics.
+pub(crate) fn spans_dropped(admin: &str) -> f64 {
+    let (_, metrics) = http::get(admin, "/metrics").expect("metrics can be had");
+    let series = metrics
+        .lines()
+        .filter(|line| line.starts_with("toolpool_spans_dropped_total{"));
+    let values = series.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+    values.sum()
 }
 
 impl Kept {

@@ -12,6 +12,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
 };
 use tokio::net::{TcpListener, TcpSocket};
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::codec::CompressionEncoding;
 use tonic::metadata::MetadataMap;
 use tonic::transport::{Endpoint, Server};
 use tonic_types::ErrorDetails;
@@ -60,7 +61,10 @@ impl Collector {
     }
 
     fn serve(&self, listener: TcpListener) {
-        let service = TraceServiceServer::new(self.clone());
+        // What is asked in gzip is answered in it, as grpc-go does.
+        let service = TraceServiceServer::new(self.clone())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip);
         let server = Server::builder().add_service(service);
         tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
     }
@@ -270,17 +274,28 @@ async fn a_connection_that_does_not_answer_is_given_up_with_its_spans() {
 }
 
 #[tokio::test]
-async fn what_the_collector_rejects_is_counted() {
-    let collector = Collector::with([Ok(ExportTraceServiceResponse {
-        partial_success: Some(ExportTracePartialSuccess {
-            rejected_spans: 2,
-            error_message: "too old".to_owned(),
-        }),
-    })]);
-    let exporter = collector.exporter(5).await;
-    exporter.export(spans(5)).await.unwrap();
-    assert!(!exporter.is_outage());
-    assert_eq!(exporter.unsent(), 2);
+async fn what_the_collector_rejects_is_counted_and_a_warning_is_no_loss() {
+    for gzip in [false, true] {
+        let partly = |rejected_spans| {
+            Ok(ExportTraceServiceResponse {
+                partial_success: Some(ExportTracePartialSuccess {
+                    rejected_spans,
+                    error_message: "too old".repeat(100),
+                }),
+            })
+        };
+        let collector = Collector::with([partly(2), partly(0)]);
+        let mut exporter = collector.exporter(10).await;
+        Arc::get_mut(&mut exporter.sender).unwrap().target.gzip = gzip;
+        for _ in 0..2 {
+            exporter.export(spans(5)).await.unwrap();
+            assert!(!exporter.is_outage());
+            assert_eq!(exporter.unsent(), 2);
+        }
+        let encodings = &collector.0.lock().asked;
+        let gzipped = |(metadata, _): &(MetadataMap, _)| metadata.get("grpc-encoding").is_some();
+        assert!(encodings.iter().all(|asked| gzipped(asked) == gzip));
+    }
 }
 
 #[test]
