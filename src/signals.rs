@@ -40,6 +40,7 @@ impl Signals {
                     _ = interrupt.recv() => 128 + 2,
                 };
                 if seen.drain.is_cancelled() {
+                    tracing::warn!("a second signal ends this at once; what is under way is lost");
                     seen.code.store(code, Ordering::Relaxed);
                     seen.now.cancel();
                     return;

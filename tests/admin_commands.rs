@@ -220,10 +220,16 @@ fn a_drain_can_be_waited_for() {
         text.starts_with("after 100 ms w-2 is draining; 101 calls are still with it\nLEASE "),
         "{text}"
     );
-    admin.state().left_out = 1;
-    let stays = admin.run(&["drain", "--json", "--wait=10ms", "w-2"]);
+    // However often: a worker that has no time to answer is there.
+    admin.state().silent = 4;
+    let stays = admin.run(&["drain", "--json", "--wait=100ms", "w-2"]);
     assert_eq!(json(&stays)["gone"], false);
     assert_eq!(json(&stays)["worker"]["state"], "DRAINING");
+
+    admin.state().silent = 1;
+    let busy = admin.run(&["workers", "w-2"]);
+    assert_eq!(busy.status.code(), Some(2), "{}", stdout(&busy));
+    assert!(stderr(&busy).contains("busy"), "{}", stderr(&busy));
 }
 
 #[tokio::test]

@@ -132,28 +132,25 @@ impl Drain {
         let mut status = StatusLine::new();
         let mut pause = Self::FIRST_PAUSE;
         let mut last = drained;
-        let mut missed = false;
         loop {
-            let listed = workers::list(admin, Some(&self.worker)).await;
-            let listed = listed.map_err(|status| self.admin.explain(status))?;
-            let same = |worker: &WorkerStatus| worker.instance_id == last.instance_id;
-            match listed.into_iter().find(same) {
-                Some(worker) => (last, missed) = (worker, false),
-                None if missed => return Ok(None),
-                // The list is without a worker whose session is too busy to answer. Twice in a row, it is gone.
-                None => missed = true,
+            match workers::list(admin, Some(&self.worker)).await {
+                Ok(listed) => {
+                    let same = |worker: &WorkerStatus| worker.instance_id == last.instance_id;
+                    let Some(worker) = listed.into_iter().find(same) else {
+                        return Ok(None);
+                    };
+                    last = worker;
+                }
+                // It is there, and nothing newer is known of it.
+                Err(status) if is_busy(&status) => {}
+                Err(status) => return Err(self.admin.explain(status)),
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() && !missed {
+            if left.is_zero() {
                 return Ok(Some(last));
             }
             status.show(&draining(&last));
-            sleep(if missed {
-                Self::FIRST_PAUSE
-            } else {
-                pause.min(left)
-            })
-            .await;
+            sleep(pause.min(left)).await;
             pause = (pause * 2).min(Self::LONGEST_PAUSE);
         }
     }

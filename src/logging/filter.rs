@@ -47,12 +47,15 @@ pub(super) fn parse(directives: &str) -> Result<EnvFilter> {
                  write CRATE=LEVEL"
         );
     }
-    let begins = |word: &str| word.trim().split(['=', '[', ':']).next().map(str::to_owned);
-    let is_ours = |begin: String| {
-        begin.is_empty() || CRATES.contains(&&*begin) || begin.parse::<LevelFilter>().is_ok()
+    // A level alone, a span, or a crate that is here.
+    let is_ours = |word: &str| {
+        let begin = word.split(['=', '[', ':']).next().unwrap_or_default();
+        // Nothing at all is read as a level too.
+        let is_level = !word.is_empty() && word.parse::<LevelFilter>().is_ok();
+        word.starts_with('[') || CRATES.contains(&begin) || is_level
     };
     ensure!(
-        directives.split(',').filter_map(begins).any(is_ours),
+        directives.split(',').map(str::trim).any(is_ours),
         "`{directives}` names no crate that is here, and would silence the log; add a level for the others, such as \
          `{directives},info`"
     );
@@ -127,7 +130,12 @@ mod tests {
                 "{wrong}: {error}"
             );
         }
-        for silent in ["my_crate=debug", "my_crate::part=trace, other=info"] {
+        for silent in [
+            "my_crate=debug",
+            "my_crate::part=trace, other=info",
+            ",,,",
+            "info=debug",
+        ] {
             let error = format!("{:#}", parse(silent).unwrap_err());
             assert!(error.contains("would silence the log"), "{error}");
         }

@@ -47,9 +47,9 @@ impl Queue {
         if waiting.has_gap || waiting.lines.len() + lines.len() > MOST_BYTES {
             waiting.has_gap = true;
             waiting.lost += 1;
-            return;
+        } else {
+            waiting.lines.extend_from_slice(lines);
         }
-        waiting.lines.extend_from_slice(lines);
         drop(waiting);
         self.came.notify_one();
     }
@@ -76,7 +76,7 @@ impl Queue {
         }
     }
 
-    /// Waits for lines. If some were dropped behind them, how many that makes since the start.
+    /// Waits for lines, or for one too large to be kept. If some were dropped behind them, how many that makes since the start.
     fn take(&self, lines: &mut Vec<u8>) -> Option<u64> {
         lines.clear();
         let mut waiting = self.waiting.lock();
@@ -84,8 +84,8 @@ impl Queue {
         if waiting.lines.is_empty() {
             self.written.notify_all();
         }
-        self.came
-            .wait_while(&mut waiting, |waiting| waiting.lines.is_empty());
+        let nothing_came = |waiting: &mut Waiting| waiting.lines.is_empty() && !waiting.has_gap;
+        self.came.wait_while(&mut waiting, nothing_came);
         waiting.is_writing = true;
         mem::swap(&mut waiting.lines, lines);
         mem::take(&mut waiting.has_gap).then_some(waiting.lost)
@@ -147,6 +147,20 @@ mod tests {
         assert_eq!(read.try_iter().count(), 5_000 - lost);
         queue.push(b"again\n");
         assert_eq!(read.recv().unwrap(), b"again\n");
+    }
+
+    #[test]
+    fn a_line_that_is_larger_than_the_queue_is_lost_and_no_other() {
+        let (go, stalled) = channel();
+        drop(go);
+        let (lines, read) = channel();
+        let queue = Queue::start(Reader { go: stalled, lines }).unwrap();
+        queue.push(&vec![b'x'; MOST_BYTES + 1]);
+        // Until the gap is seen lines are lost with it.
+        while read.try_recv().is_err() {
+            queue.push(b"again\n");
+            std::thread::yield_now();
+        }
     }
 
     #[test]

@@ -31,8 +31,8 @@ pub(crate) struct State {
     pub(crate) busy: u32,
     /// Looks at the workers after which a draining one is gone. `None`: it stays.
     pub(crate) leaves_after: Option<u32>,
-    /// Looks at the workers that find none, as if their sessions were busy.
-    pub(crate) left_out: u32,
+    /// Looks at a worker that find its session busy.
+    pub(crate) silent: u32,
     /// The requests for batches.
     pub(crate) asked: Vec<ListBatchesRequest>,
 }
@@ -147,9 +147,9 @@ impl AdminService for Service {
                 None => {}
             }
         }
-        if state.left_out > 0 {
-            state.left_out -= 1;
-            return Ok(Response::new(ListWorkersResponse::default()));
+        if state.silent > 0 {
+            state.silent -= 1;
+            return Err(Status::unavailable("the worker's session is busy"));
         }
         let wanted = request.into_inner().worker_id;
         let workers = state.workers.iter();

@@ -172,16 +172,13 @@ impl AdminService for Operators {
         let request = request.into_inner();
         let only = request.worker_id;
         if !only.is_empty() {
-            let asked = self.workers.session(&only);
-            let asked = asked.and_then(|session| ask(&session, Visit::Look).ok());
-            let mut workers = Vec::new();
-            if let Some(answer) = asked
-                && let Ok(Ok(view)) = timeout(PATIENCE, answer).await
-            {
-                workers.push(convert::worker_status(view));
-            }
+            let view = match self.workers.session(&only) {
+                Some(session) => answer_of(&session, Visit::Look).await?,
+                None => None,
+            };
+            let workers = view.map(convert::worker_status).into_iter();
             return Ok(Response::new(v1::ListWorkersResponse {
-                workers,
+                workers: workers.collect(),
                 next_page_token: String::new(),
             }));
         }
@@ -360,14 +357,25 @@ impl AdminService for Operators {
         let id = request.into_inner().worker_id;
         let gone = || Status::not_found(format!("no worker {id:?} is here"));
         let session = self.workers.session(&id).ok_or_else(gone)?;
-        let busy = || Status::unavailable("the worker's session is busy; ask again");
-        let answer = ask(&session, Visit::Drain).map_err(|()| busy())?;
-        let answer = timeout(PATIENCE, answer).await.map_err(|_| busy())?;
-        let view = answer.map_err(|_| gone())?;
+        let view = answer_of(&session, Visit::Drain).await?.ok_or_else(gone)?;
         Ok(Response::new(v1::DrainWorkerResponse {
             worker: Some(convert::worker_status(view)),
         }))
     }
+}
+
+/// What one session says. `None`: it has ended meanwhile. An error: it is there, and has no time.
+async fn answer_of(
+    session: &mpsc::Sender<Visit>,
+    visit: impl FnOnce(oneshot::Sender<WorkerView>) -> Visit,
+) -> Result<Option<WorkerView>, Status> {
+    if session.is_closed() {
+        return Ok(None);
+    }
+    let busy = || Status::unavailable("the worker's session is busy; ask again");
+    let answer = ask(session, visit).map_err(|()| busy())?;
+    let answer = timeout(PATIENCE, answer).await.map_err(|_| busy())?;
+    Ok(answer.ok())
 }
 
 fn ask(
