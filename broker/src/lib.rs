@@ -168,8 +168,8 @@ where
     // A connection may have as many streams as there may be batches, and its other calls besides.
     let streams = broker.config.max_open_batches.saturating_add(OTHER_STREAMS);
     let streams = u32::try_from(streams).unwrap_or(u32::MAX);
-    let (health, health_service) = Health::serving().await;
-    let services = broker.admin_routes(health_service.clone())?;
+    let (health, [health_service, on_admin]) = Health::serving().await;
+    let services = broker.admin_routes(on_admin)?;
     let _admin =
         admin.map(|admin| AbortOnDropHandle::new(tokio::spawn(admin.serve(scrape, services))));
     let routes = broker.routes().add_service(health_service);

@@ -1,6 +1,6 @@
 //! What the broker counts of itself: OpenTelemetry instruments, shown in Prometheus' text format.
 //!
-//! [`METRICS`] is the one list of them. Counters and histograms are recorded where a batch ends, from its report, or where
+//! [`METRICS`] is the one list of them. Counters and histograms are recorded where a call or a batch ends, or where
 //! the event happens; gauges are read when somebody asks. A tool's series are found once, when its lane is made, and kept
 //! bound: recording a call takes a few atomic additions and short locks of its own, and looks nothing up.
 //!
@@ -16,7 +16,7 @@ mod table;
 mod tool;
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use dashmap::DashMap;
@@ -134,8 +134,11 @@ impl Left {
 pub(crate) struct Metrics {
     tools: DashMap<Arc<str>, Arc<ToolSeries>>,
     max_tools: usize,
-    other: Arc<ToolSeries>,
     none: Arc<ToolSeries>,
+    /// Tools of the configuration.
+    named: Vec<Arc<str>>,
+    /// That there are more tools than series.
+    said_full: Once,
     present: Arc<Present>,
     batches_started: BoundCounter<u64>,
     outcomes_fenced: BoundCounter<u64>,
@@ -212,10 +215,16 @@ impl Metrics {
         let plain = |metric: &Metric| bound(metric, &[]);
         let dropped = |at| bound(&table::PROGRESS_DROPPED, &[KeyValue::new("at", at)]);
         instruments.show_zeros();
+        // What the operator has an eye on comes first, whoever registers what.
+        let mut named: Vec<Arc<str>> = (config.tools.keys())
+            .map(|tool| Arc::from(tool.as_str()))
+            .collect();
+        named.sort();
         let metrics = Self {
             tools: DashMap::new(),
             max_tools,
-            other: series(OTHER_TOOLS),
+            named: named.clone(),
+            said_full: Once::new(),
             none: series(NO_TOOL),
             present: Arc::default(),
             batches_started: plain(&table::BATCHES_STARTED),
@@ -231,23 +240,28 @@ impl Metrics {
             registry: Mutex::new(registry),
             _provider: provider,
         };
-        // What the operator has an eye on comes first, whoever registers what.
-        let mut named: Vec<_> = config.tools.keys().collect();
-        named.sort();
         for tool in named {
-            metrics.tool(&Arc::from(tool.as_str()));
+            metrics.tool(&tool);
         }
         Ok(Arc::new(metrics))
     }
 
     /// The series of a tool that a worker registered, or of all those for which there was no room.
     pub(crate) fn tool(&self, name: &Arc<str>) -> Arc<ToolSeries> {
-        if let Some(known) = self.tools.get(name) {
-            return Arc::clone(known.value());
+        if let Some(known) = self.known(name) {
+            return known;
         }
         // Of two new ones at once, one too many may get in: the instruments have room for it.
         if self.tools.len() >= self.max_tools {
-            return Arc::clone(&self.other);
+            self.said_full.call_once(|| {
+                tracing::warn!(
+                    max_metric_tools = self.max_tools, tool = %name,
+                    "there are more tools than may have series of their own; this one and further ones share one"
+                );
+            });
+            // What it is known for of late stays its own.
+            let label = Arc::from(OTHER_TOOLS);
+            return Arc::new(ToolSeries::new(label, Arc::clone(&self.instruments)));
         }
         let new = || {
             let series = ToolSeries::new(Arc::clone(name), Arc::clone(&self.instruments));
@@ -256,6 +270,18 @@ impl Metrics {
         };
         let entry = self.tools.entry(Arc::clone(name)).or_insert_with(new);
         Arc::clone(entry.value())
+    }
+
+    /// The series of a name that has them: a worker registered it once, or the configuration names it.
+    pub(crate) fn known(&self, name: &str) -> Option<Arc<ToolSeries>> {
+        let known = self.tools.get(name)?;
+        Some(Arc::clone(known.value()))
+    }
+
+    /// Tools of the configuration that have series of their own.
+    fn named(&self) -> impl Iterator<Item = &Arc<str>> {
+        let named = self.named.iter();
+        named.filter(|tool| self.tools.contains_key(*tool))
     }
 
     /// The series of calls of tools that there are not.

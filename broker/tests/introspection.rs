@@ -15,13 +15,14 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 use tonic_reflection::pb::v1::{ServerReflectionRequest, ServerReflectionResponse};
 
 use support::{Broker, seconds, settle, soon};
+use tonic::transport::{Channel, Endpoint};
 
-const SERVICES: [&str; 4] = [
+const SERVICES: [&str; 3] = [
     "",
     "toolpool.v1.BrokerService",
     "toolpool.v1.WorkerPoolService",
-    "toolpool.v1.AdminService",
 ];
+const ADMIN: &str = "toolpool.v1.AdminService";
 
 fn of(service: &str) -> HealthCheckRequest {
     HealthCheckRequest {
@@ -33,17 +34,39 @@ fn of(service: &str) -> HealthCheckRequest {
 async fn every_service_serves_until_the_broker_drains() {
     let broker = Broker::start();
     let _batch_that_keeps_it_up = broker.agent().await;
+    let health = HealthClient::new(broker.channel().await);
+    until_it_drains(&broker, health, &SERVICES, "toolpool.v1.Nothing").await;
+}
+
+#[tokio::test]
+async fn the_admin_port_knows_of_all_services_and_the_other_not_of_its_own() {
+    let (broker, admin) = Broker::start_with_admin(|_| ()).await;
+    let _batch_that_keeps_it_up = broker.agent().await;
     let mut health = HealthClient::new(broker.channel().await);
-    for service in SERVICES {
+    let hidden = soon(health.check(of(ADMIN))).await;
+    assert_eq!(hidden.unwrap_err().code(), Code::NotFound);
+    let admin = Endpoint::from_shared(format!("http://{admin}")).unwrap();
+    let health = HealthClient::new(admin.connect().await.unwrap());
+    let services = [&SERVICES[..], &[ADMIN]].concat();
+    until_it_drains(&broker, health, &services, "toolpool.v1.Nothing").await;
+}
+
+async fn until_it_drains(
+    broker: &Broker,
+    mut health: HealthClient<Channel>,
+    services: &[&str],
+    unknown: &str,
+) {
+    for service in services {
         let status = soon(health.check(of(service))).await.unwrap().into_inner();
         assert_eq!(status.status(), ServingStatus::Serving, "{service}");
     }
-    let unknown = soon(health.check(of("toolpool.v1.Nothing"))).await;
+    let unknown = soon(health.check(of(unknown))).await;
     assert_eq!(unknown.unwrap_err().code(), Code::NotFound);
 
     broker.shutdown.drain.cancel();
     settle().await;
-    for service in SERVICES {
+    for service in services {
         let status = soon(health.check(of(service))).await.unwrap().into_inner();
         assert_eq!(status.status(), ServingStatus::NotServing, "{service}");
     }
@@ -78,7 +101,7 @@ async fn reflection_lists_and_describes_the_services() {
         panic!("not a list");
     };
     let names: Vec<_> = listed.service.into_iter().map(|of| of.name).collect();
-    for wanted in ["grpc.health.v1.Health"].iter().chain(&SERVICES[1..3]) {
+    for wanted in ["grpc.health.v1.Health"].iter().chain(&SERVICES[1..]) {
         assert!(names.iter().any(|name| name == wanted), "{names:?}");
     }
     for symbol in ["toolpool.v1.BrokerService", "toolpool.v1.WorkerFrame"] {

@@ -19,7 +19,8 @@ use support::{Broker, settle, wire};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use toolpool_broker::metrics::{Kind, METRICS};
-use toolpool_broker::{Sampling, SpanRoom, Telemetry};
+use toolpool_broker::policy::PolicyPatch;
+use toolpool_broker::{Config, Sampling, SpanRoom, Telemetry};
 use toolpool_proto::v1::{self, ErrorCode};
 
 /// What Prometheus would see.
@@ -440,6 +441,30 @@ async fn connections_that_say_nothing_do_not_keep_a_probe_out_for_long() {
     // 120 in turns of 64 that are given a few seconds each.
     let answered = tokio::time::timeout(Duration::from_secs(20), get(admin, "/healthz")).await;
     assert_eq!(answered.unwrap().0, 200);
+}
+
+#[tokio::test]
+async fn a_configured_tool_that_nobody_serves_counts_under_its_name() {
+    let named = |config: &mut Config| {
+        let tools = &mut config.tools;
+        tools.insert("search".to_owned(), PolicyPatch::default());
+    };
+    let (broker, admin) = Broker::start_with_admin(named).await;
+    let _other = broker.worker("w", 1, [read_only("read")]).await;
+    let agent = broker.agent().await;
+    agent.call("a", "search", "{}").await;
+    agent.call("b", "made up", "{}").await;
+    agent.seal().await;
+    agent.finished().await.unwrap();
+    let seen = scrape(admin).await;
+    let calls = "toolpool_calls_total";
+    let ended = [("tool", "search"), ("outcome", "no_worker")];
+    seen.expect(calls, &ended, 1.0);
+    seen.expect(calls, &[("tool", "(none)")], 1.0);
+    let workers = "toolpool_tool_workers";
+    assert_eq!(seen.values_of("tool"), ["(none)", "read", "search"].into());
+    seen.expect(workers, &[], 1.0);
+    seen.expect(workers, &[("tool", "search")], 0.0);
 }
 
 /// A trace without its root, or without some of its calls, would say what is not so.

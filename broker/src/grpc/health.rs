@@ -13,8 +13,14 @@ use toolpool_proto::v1::admin_service_server::AdminServiceServer;
 use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 
-/// What has a status; the empty name stands for the whole server.
-pub(crate) const SERVICES: [&str; 4] = [
+/// What has a status on the port of agents and workers; the empty name stands for the whole server.
+pub(crate) const PUBLIC: &[&str] = &[
+    "",
+    <BrokerServiceServer<Agents> as NamedService>::NAME,
+    <WorkerPoolServiceServer<WorkerPool> as NamedService>::NAME,
+];
+/// On the admin port, where whoever watches the broker may ask for all.
+const ALL: &[&str] = &[
     "",
     <BrokerServiceServer<Agents> as NamedService>::NAME,
     <WorkerPoolServiceServer<WorkerPool> as NamedService>::NAME,
@@ -24,17 +30,18 @@ pub(crate) const SERVICES: [&str; 4] = [
 /// The health service's own name.
 pub(crate) const NAME: &str = "grpc.health.v1.Health";
 
-/// The statuses of all services, which go down together.
+/// The statuses of all services on both ports, which go down together.
 #[derive(Debug)]
-pub(crate) struct Health(HealthReporter);
+pub(crate) struct Health([(HealthReporter, &'static [&'static str]); 2]);
 
 impl Health {
-    /// Everything serves; and the service that says so.
-    pub(crate) async fn serving() -> (Self, HealthServer<impl HealthService>) {
-        let (reporter, service) = health_reporter();
-        let health = Self(reporter);
+    /// Everything serves; and the services that say so on the public and on the admin port.
+    pub(crate) async fn serving() -> (Self, [HealthServer<impl HealthService>; 2]) {
+        let (public, on_public) = health_reporter();
+        let (admin, on_admin) = health_reporter();
+        let health = Self([(public, PUBLIC), (admin, ALL)]);
         health.set(ServingStatus::Serving).await;
-        (health, service)
+        (health, [on_public, on_admin])
     }
 
     /// Follows the broker down: nothing serves any more once it drains, and who watches is let go when the server ends.
@@ -42,15 +49,19 @@ impl Health {
         draining.cancelled().await;
         self.set(ServingStatus::NotServing).await;
         ended.cancelled().await;
-        for service in SERVICES {
-            // Ends the streams of those that watch it, which would otherwise keep their connections open.
-            self.0.clear_service_status(service).await;
+        for (reporter, services) in &mut self.0 {
+            for service in *services {
+                // Ends the streams of those that watch it, which would otherwise keep their connections open.
+                reporter.clear_service_status(service).await;
+            }
         }
     }
 
     async fn set(&self, status: ServingStatus) {
-        for service in SERVICES {
-            self.0.set_service_status(service, status).await;
+        for (reporter, services) in &self.0 {
+            for service in *services {
+                reporter.set_service_status(service, status).await;
+            }
         }
     }
 }

@@ -66,11 +66,15 @@ impl Bucket {
         self.full_at = self.full_at.max(now) + self.interval;
     }
 
-    /// The share of the burst that is used up, from 0 to 1.
+    /// The share of the burst that is used up, from 0 to 1, in whole tokens: 1 exactly while the next call must wait.
     pub(crate) fn used(&self, now: Instant) -> f64 {
         let debt = self.full_at.saturating_duration_since(now);
-        debt.div_duration_f64(self.tolerance.saturating_add(self.interval))
-            .min(1.0)
+        let room = self.tolerance.saturating_add(self.interval);
+        let free = room.saturating_sub(debt).as_nanos() / self.interval.as_nanos().max(1);
+        let burst = room.as_nanos() / self.interval.as_nanos().max(1);
+        #[expect(clippy::cast_precision_loss, reason = "a burst is 32 bits")]
+        let free = free as f64 / burst.max(1) as f64;
+        1.0 - free
     }
 
     /// How many calls may start until then, if the rate is all that holds them.
@@ -117,6 +121,31 @@ mod tests {
                 let is = (0..10_000).find(|&n| bucket.wait(n, start) > Duration::from_secs(15));
                 assert_eq!(Some(told), is, "{per_second}, {taken} taken");
                 bucket.take(bucket.ready(start).err().unwrap_or(start));
+            }
+        }
+    }
+
+    #[test]
+    fn used_is_one_exactly_while_the_next_must_wait() {
+        let start = Instant::now();
+        for burst in [1, 2, 5, 10] {
+            let mut bucket = Bucket::new(rate(2.0, burst), start);
+            assert!(bucket.used(start).abs() < 1e-9);
+            for taken in 1..=burst {
+                bucket.take(start);
+                let share = f64::from(taken) / f64::from(burst);
+                assert!(
+                    (bucket.used(start) - share).abs() < 1e-9,
+                    "{taken} of {burst}"
+                );
+            }
+            for millis in 0..3_000 {
+                let now = start + Duration::from_millis(millis);
+                let waits = bucket.ready(now).is_err();
+                assert_eq!(bucket.used(now) >= 1.0, waits, "{burst}, {millis} ms");
+                if !waits && millis % 7 == 0 {
+                    bucket.take(now);
+                }
             }
         }
     }

@@ -84,6 +84,10 @@ impl Scrape {
             let label = Arc::clone(tool.lane.series().label());
             by_label.entry(label).or_default().add(&tool.lane.load());
         }
+        // One that the configuration names and nobody serves is seen to be without workers.
+        for named in self.metrics.named() {
+            by_label.entry(Arc::clone(named)).or_default();
+        }
         for (label, load) in by_label {
             let labels = || vec![KeyValue::new("tool", Arc::clone(&label))];
             let Load {

@@ -94,7 +94,7 @@ metrics! {
     RATE_LIMIT: Gauge = "toolpool_rate_limit", "{attempt}/s", ["tool"],
         "Starts a second that the tool's rate permits; absent without one. Hold the rate of toolpool_attempts_total against it.";
     RATE_USED: Gauge = "toolpool_rate_burst_used_ratio", "1", ["tool"],
-        "The share of the tool's burst that is used up: at 1 the next call waits for its token.";
+        "The share of the tool's burst that is used up, in whole tokens: 1 exactly while the next call must wait.";
     TOOLS: Gauge = "toolpool_tools", "{tool}", [],
         "Tools that the broker knows.";
 

@@ -3,7 +3,7 @@
 //! ```text
 //! the agent's span
 //! └─ toolpool.batch                      SERVER
-//!    └─ execute_tool {tool}              INTERNAL, one for each call; duplicates too
+//!    └─ execute_tool {tool}              INTERNAL, one for each call; duplicates too. Without {tool} where there is no such tool
 //!       ├─ hold                          until the turn was sealed
 //!       ├─ wait for limit                toolpool.limit says which
 //!       ├─ wait for slot                 or for a worker at all
@@ -185,7 +185,7 @@ impl Maker<'_> {
             id,
             parent,
             kind: SpanKind::Internal,
-            name: format!("execute_tool {}", call.tool).into(),
+            name: call_name(call),
             from,
             to,
             attributes,
@@ -366,6 +366,14 @@ fn new_id() -> SpanId {
 }
 
 /// The semantic conventions for generative AI want the first four.
+/// Without the tool's name where there is no such tool: a model may make up any number of them, and backends list names.
+fn call_name(call: &CallReport) -> Cow<'static, str> {
+    match &call.result {
+        Err(error) if error.code == Code::UnknownTool => "execute_tool".into(),
+        _ => format!("execute_tool {}", call.tool).into(),
+    }
+}
+
 fn call_attributes(tool: &str, id: &str, position: usize) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(12);
     attributes.extend([

@@ -192,11 +192,10 @@ fn log_failure(id: &BatchId, trace_id: Option<TraceId>, call: &EndedCall<'_>, er
 
 /// The series of a call that was refused before it had a way. Its tool's name is the model's, and may be anything.
 fn unrouted(catalogue: &Catalogue, metrics: &Metrics, name: &str) -> Arc<ToolSeries> {
-    let tool = catalogue.find_as_called(name);
-    tool.map_or_else(
-        || Arc::clone(metrics.no_tool()),
-        |tool| Arc::clone(tool.lane.series()),
-    )
+    match catalogue.find_as_called(name) {
+        Some(tool) => Arc::clone(tool.lane.series()),
+        None => (metrics.known(name)).unwrap_or_else(|| Arc::clone(metrics.no_tool())),
+    }
 }
 
 /// All results and the last frame, in packets of a size that every client takes unless one result alone is larger.
