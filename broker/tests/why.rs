@@ -102,7 +102,11 @@ async fn every_reason_to_wait_is_said() {
     operator
         .expect_why("single_2", CallPhase::Queued, &words)
         .await;
-    let words = ["Attempt 1 of 2 failed", "retry_backoff"];
+    let words = [
+        "Attempt 1 of 2 failed",
+        "retry_backoff",
+        "Attempt 1 failed on w: tool_failed.",
+    ];
     operator
         .expect_why("pauses_1", CallPhase::Backoff, &words)
         .await;
@@ -187,6 +191,28 @@ async fn tools_without_a_worker_and_pauses_are_said() {
     operator
         .expect_why("nobody", CallPhase::Queued, &words)
         .await;
+}
+
+#[tokio::test]
+async fn a_call_that_was_lost_with_its_worker_says_so_while_it_runs_again() {
+    let (broker, admin) = Broker::start_with_admin(|_| ()).await;
+    let mut first = broker.worker("first", 1, [tool("read", attempts(2))]).await;
+    let mut operator = Operator::at(admin).await;
+    let agent = broker.agent().await;
+    agent.call("a", "read", "{}").await;
+    first.assignment().await;
+    let mut second = broker
+        .worker("second", 1, [tool("read", attempts(2))])
+        .await;
+    first.cut();
+    soon(second.assignment()).await;
+    settle().await;
+    let words = [
+        "Attempt 2 of ",
+        "has been with second",
+        "Attempt 1 was lost with first.",
+    ];
+    operator.expect_why("a", CallPhase::Running, &words).await;
 }
 
 #[tokio::test]

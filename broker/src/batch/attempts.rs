@@ -175,6 +175,7 @@ impl Batch {
                 if entry.is_trying() {
                     entry.attempt_ended((&error).into(), now);
                 }
+                entry.keep_in_mind(Some(error.code));
                 self.pause(position, error.retry_after, now);
             }
             Ending::Failed(mut error) => {
@@ -186,6 +187,7 @@ impl Batch {
             }
             Ending::Lost if entry.may_try_again() => {
                 entry.attempt_ended(Ended::Lost, now);
+                entry.keep_in_mind(None);
                 self.pause(position, Some(Duration::ZERO), now);
             }
             Ending::Lost => {

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::report::{CallReport, Ledger};
 use super::tried::{Ended, Sent, Tried};
-use crate::call_error::{CallError, Effect, Scope};
+use crate::call_error::{CallError, Code, Effect, Scope};
 use crate::id::{CallId, LeaseId, WorkerId};
 use crate::ingest::{Header, Position, Refusal};
 use crate::lane::Cause;
@@ -89,6 +89,8 @@ pub(super) struct Entry {
     pub(super) held: Option<Duration>,
     pub(super) waits: Waits,
     pub(super) ran: Option<Duration>,
+    /// How the attempt ended after which there is another: its number, with whom, and why; `None` if it was lost.
+    pub(super) before: Option<(u32, WorkerId, Option<Code>)>,
     /// Every attempt that was offered, if the batch is traced; else empty.
     pub(super) tried: Vec<Tried>,
 }
@@ -115,6 +117,7 @@ impl Entry {
             held: None,
             waits: Waits::default(),
             ran: None,
+            before: None,
             tried: Vec::new(),
         }
     }
@@ -169,6 +172,12 @@ impl Entry {
     /// Whether there is a present attempt to be remembered.
     pub(super) fn is_trying(&self) -> bool {
         self.tried.last().is_some_and(|tried| tried.ended.is_none())
+    }
+
+    /// Whoever asks why the next attempt takes its time wants to know what became of this one.
+    pub(super) fn keep_in_mind(&mut self, code: Option<Code>) {
+        let worker = self.worker.clone();
+        self.before = worker.map(|worker| (self.attempts, worker, code));
     }
 
     pub(super) fn attempt_ended(&mut self, ended: Ended, now: Instant) {

@@ -9,7 +9,7 @@ use super::call::{Entry, Phase};
 use super::report::Ledger;
 use super::{Batch, Rules};
 use crate::call_error::Code;
-use crate::id::{BatchId, CallId, LeaseId};
+use crate::id::{BatchId, CallId, LeaseId, WorkerId};
 use crate::ingest::{Position, TurnEnd};
 use crate::lane::lease::Limit;
 use crate::lane::queue::Ticket;
@@ -152,6 +152,14 @@ impl Batch {
     pub(super) fn attempt_of(&self, position: Position) -> Option<(u32, u32)> {
         let entry = self.table.get(position)?.as_ref()?;
         Some((entry.attempts, entry.policy.as_ref()?.max_attempts.get()))
+    }
+
+    /// How the attempt before it ended: its number, with whom, and why; `None` if it was lost.
+    pub(super) fn attempt_before(
+        &self,
+        position: Position,
+    ) -> Option<&(u32, WorkerId, Option<Code>)> {
+        self.table.get(position)?.as_ref()?.before.as_ref()
     }
 
     /// The first call before this one that has no result.

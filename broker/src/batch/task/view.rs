@@ -20,7 +20,7 @@ impl Task {
         for call in &mut view.calls {
             self.add_waits(call, now);
             if matches!(look.wanted, Wanted::Call(_)) {
-                call.why = Some(self.why(call, now));
+                call.why = Some(self.why(call, now) + &self.before(call));
             }
         }
         // Whoever asked may have lost patience.
@@ -128,6 +128,20 @@ impl Task {
                     }
                 };
                 format!("It has ended: {code}. {waits}")
+            }
+        }
+    }
+
+    /// What became of the attempt before this one.
+    fn before(&self, call: &CallView) -> String {
+        if call.phase == PhaseName::Ended {
+            return String::new();
+        }
+        match self.batch.attempt_before(call.position) {
+            None => String::new(),
+            Some((attempt, worker, None)) => format!(" Attempt {attempt} was lost with {worker}."),
+            Some((attempt, worker, Some(code))) => {
+                format!(" Attempt {attempt} failed on {worker}: {}.", code.name())
             }
         }
     }
