@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use clap::{Args, Subcommand};
-use tonic::Code;
+use tonic::{Code, Status};
 use toolpool_client::{Client, ConnectOptions, Error};
 
 pub(crate) use self::admin::Admin;
@@ -94,6 +94,11 @@ impl BrokerAddress {
             Error::Endpoint { .. } => {
                 "give the broker's address with --broker, such as http://127.0.0.1:7400".to_owned()
             }
+            Error::Connect { source, .. } if let Some(said) = of_the_broker(&**source) => format!(
+                "the broker at {} takes nothing for now: {}",
+                self.url(),
+                crate::output::one_line(said)
+            ),
             Error::Connect { .. } => format!(
                 "no broker answers at {}; start one with `toolpool broker`, or give its address with --broker or in \
                  TOOLPOOL_BROKER",
@@ -113,6 +118,12 @@ impl BrokerAddress {
         };
         anyhow!(error).context(advice)
     }
+}
+
+/// What the broker itself said; `None`: the way to it failed.
+fn of_the_broker<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a str> {
+    let status = error.downcast_ref::<Status>()?;
+    (!admin::is_transport(status)).then(|| status.message())
 }
 
 /// The value of a flag that is a time.

@@ -17,7 +17,7 @@ use toolpool_client::{
 };
 
 use support::workshop::Workshop;
-use support::{Broker, Process, eventually};
+use support::{Broker, Process, eventually, stderr};
 
 /// A worker is lost after a second and a half of silence, and given up soon after. No quicker: a worker that only waits
 /// for a processor on a busy machine must not be taken for one that stands still.
@@ -388,6 +388,9 @@ async fn a_broker_that_is_told_to_go_under_load_finishes_what_is_open_and_takes_
     }
     load.assert_nothing_lost(&workshop);
     assert!(broker.process.ended().is_none(), "it has an open batch");
+    let told = stderr(&broker.run(&["call", "pay", "{}"]));
+    assert!(told.contains("takes nothing for now"), "{told}");
+    assert!(!told.contains("no broker answers"), "{told}");
     workshop.release("pay", 1);
     assert!(held.await.unwrap().unwrap().all_succeeded());
     assert_eq!(broker.process.exit_code().await, Some(0));
