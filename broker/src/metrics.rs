@@ -204,8 +204,10 @@ impl Metrics {
         let readings = Arc::new(RwLock::new(Readings::default()));
         gauges(&meter, &readings);
         let instruments = Arc::new(Instruments::new(&meter));
-        let series =
-            |label: &str| Arc::new(ToolSeries::new(Arc::from(label), Arc::clone(&instruments)));
+        let none = Arc::new(ToolSeries::new(
+            Arc::from(NO_TOOL),
+            Arc::clone(&instruments),
+        ));
         let bound = |metric: &Metric, labels: &[KeyValue]| {
             let series = counter(&meter, metric).bind(labels);
             // Shown from the start, so that the first one is seen as a change.
@@ -225,7 +227,7 @@ impl Metrics {
             max_tools,
             named: named.clone(),
             said_full: Once::new(),
-            none: series(NO_TOOL),
+            none,
             present: Arc::default(),
             batches_started: plain(&table::BATCHES_STARTED),
             outcomes_fenced: plain(&table::OUTCOMES_FENCED),
@@ -246,7 +248,7 @@ impl Metrics {
         Ok(Arc::new(metrics))
     }
 
-    /// The series of a tool that a worker registered, or of all those for which there was no room.
+    /// The series of a tool that a worker registered; without room for its name, under the label that such tools share.
     pub(crate) fn tool(&self, name: &Arc<str>) -> Arc<ToolSeries> {
         if let Some(known) = self.known(name) {
             return known;

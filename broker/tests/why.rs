@@ -103,7 +103,7 @@ async fn every_reason_to_wait_is_said() {
         .expect_why("single_2", CallPhase::Queued, &words)
         .await;
     let words = [
-        "Attempt 1 of 2 failed",
+        "Attempt 2 of 2 begins in",
         "retry_backoff",
         "Attempt 1 failed on w: tool_failed.",
     ];

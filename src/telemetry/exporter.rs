@@ -227,13 +227,11 @@ impl Sender {
         let rejected = usize::try_from(partial.rejected).unwrap_or_default();
         let rejected = rejected.min(spans);
         if *partial != none {
+            let why = clipped(&partial.why);
             if rejected > 0 {
-                self.rejected(rejected, clipped(&partial.why));
+                self.rejected(rejected, why);
             } else if (self.said.lock().warnings).is_due(SAY_AGAIN, Instant::now()) {
-                tracing::warn!(
-                    why = partial.why,
-                    "the collector took all spans, with a warning"
-                );
+                tracing::warn!(why, "the collector took all spans, with a warning");
             }
         }
         rejected

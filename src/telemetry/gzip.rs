@@ -56,13 +56,7 @@ impl Service<Request<Body>> for Gzip {
 async fn compressed(request: Request<Body>) -> Result<Request<Body>, StdError> {
     let (mut head, body) = request.into_parts();
     let plain = body.collect().await?.to_bytes();
-    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
-    encoder.write_all(plain.get(PREFIX..).unwrap_or_default())?;
-    let message = encoder.finish()?;
-    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
-    frame.put_u8(1);
-    frame.put_u32(u32::try_from(message.len())?);
-    frame.put_slice(&message);
+    let frame = framed(1, &deflated(plain.get(PREFIX..).unwrap_or_default())?)?;
     head.headers.insert(ENCODING, GZIP);
     head.headers.insert("grpc-accept-encoding", GZIP);
     Ok(Request::from_parts(
@@ -81,37 +75,73 @@ async fn inflated(response: Response<Body>) -> Result<Response<Body>, StdError> 
     Ok(Response::from_parts(head, Body::new(plain)))
 }
 
-/// The same messages, none of them compressed.
-fn plain(mut frames: Bytes) -> io::Result<Bytes> {
-    let mut all = BytesMut::new();
-    while !frames.is_empty() {
-        let is_compressed = frames.try_get_u8()? == 1;
-        let length = usize::try_from(frames.try_get_u32()?).unwrap_or(usize::MAX);
-        if length > frames.len() {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let message = frames.split_to(length);
-        let message = if is_compressed {
-            inflate(&message)?
-        } else {
-            message
-        };
-        all.put_u8(0);
-        // At most the larger of what came and `MOST_BYTES`.
-        all.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
-        all.put_slice(&message);
+/// The one message of an answer, not compressed; nothing, if there is none.
+fn plain(mut frame: Bytes) -> io::Result<Bytes> {
+    if frame.is_empty() {
+        return Ok(frame);
     }
-    Ok(all.freeze())
-}
-
-fn inflate(message: &[u8]) -> io::Result<Bytes> {
-    let mut plain = Vec::new();
-    let most = MOST_BYTES as u64;
-    GzDecoder::new(message)
-        .take(most + 1)
-        .read_to_end(&mut plain)?;
-    if plain.len() > MOST_BYTES {
+    let is_compressed = frame.try_get_u8()? == 1;
+    let length = frame.try_get_u32()?;
+    if usize::try_from(length).ok() != Some(frame.len()) {
+        return Err(io::Error::other(
+            "the collector's answer is not one message",
+        ));
+    }
+    let mut message = Vec::new();
+    if is_compressed {
+        let inflated = GzDecoder::new(&*frame);
+        (inflated.take(MOST_BYTES as u64 + 1)).read_to_end(&mut message)?;
+    } else {
+        message.extend_from_slice(&frame);
+    }
+    if message.len() > MOST_BYTES {
         return Err(io::Error::other("the collector's answer is too large"));
     }
-    Ok(plain.into())
+    Ok(framed(0, &message)?.freeze())
+}
+
+fn framed(flag: u8, message: &[u8]) -> io::Result<BytesMut> {
+    let length = u32::try_from(message.len()).map_err(io::Error::other)?;
+    let mut frame = BytesMut::with_capacity(PREFIX + message.len());
+    frame.put_u8(flag);
+    frame.put_u32(length);
+    frame.put_slice(message);
+    Ok(frame)
+}
+
+fn deflated(message: &[u8]) -> io::Result<Vec<u8>> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+    encoder.write_all(message)?;
+    encoder.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(flag: u8, message: &[u8]) -> Bytes {
+        framed(flag, message).unwrap().freeze()
+    }
+
+    #[test]
+    fn an_answer_is_read_whether_it_is_compressed_or_not() {
+        let read = answer(0, b"why");
+        assert_eq!(plain(answer(1, &deflated(b"why").unwrap())).unwrap(), read);
+        assert_eq!(plain(read.clone()).unwrap(), read);
+        assert!(plain(Bytes::new()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_or_blows_up_is_an_error() {
+        let bomb = deflated(&vec![0; MOST_BYTES + 1]).unwrap();
+        assert!(bomb.len() < MOST_BYTES / 100);
+        let whole = answer(1, &deflated(b"why").unwrap());
+        let two = [&whole[..], &whole[..]].concat().into();
+        for wrong in [answer(1, &bomb), answer(1, b"no gzip"), two] {
+            assert!(plain(wrong).is_err());
+        }
+        for end in 1..whole.len() {
+            assert!(plain(whole.slice(..end)).is_err(), "{end}");
+        }
+    }
 }

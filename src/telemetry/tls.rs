@@ -1,7 +1,7 @@
 //! TLS to a collector: who is trusted, who this is, and the way there.
 //!
-//! Not tonic's own: with it compiled in, the connections that the broker listens on are of two kinds, and what reads and
-//! writes them is inlined less.
+//! Not tonic's own: with it compiled in, the connections that the broker listens on are of two kinds, and calls pay for that
+//! (`docs/architecture.md` has the figures).
 
 use std::fmt;
 use std::io;

@@ -13,33 +13,30 @@ use toolpool_proto::v1::admin_service_server::AdminServiceServer;
 use toolpool_proto::v1::broker_service_server::BrokerServiceServer;
 use toolpool_proto::v1::worker_pool_service_server::WorkerPoolServiceServer;
 
-/// What has a status on the port of agents and workers; the empty name stands for the whole server.
-pub(crate) const PUBLIC: &[&str] = &[
-    "",
-    <BrokerServiceServer<Agents> as NamedService>::NAME,
-    <WorkerPoolServiceServer<WorkerPool> as NamedService>::NAME,
-];
-/// On the admin port, where whoever watches the broker may ask for all.
-const ALL: &[&str] = &[
+/// What has a status on the admin port, where whoever watches the broker may ask for all; the empty name stands for the
+/// whole server.
+const ALL: [&str; 4] = [
     "",
     <BrokerServiceServer<Agents> as NamedService>::NAME,
     <WorkerPoolServiceServer<WorkerPool> as NamedService>::NAME,
     <AdminServiceServer<Operators> as NamedService>::NAME,
 ];
+/// How many of these, the first, have one on the port of agents and workers.
+const PUBLIC: usize = 3;
 
 /// The health service's own name.
 pub(crate) const NAME: &str = "grpc.health.v1.Health";
 
 /// The statuses of all services on both ports, which go down together.
 #[derive(Debug)]
-pub(crate) struct Health([(HealthReporter, &'static [&'static str]); 2]);
+pub(crate) struct Health([(HealthReporter, usize); 2]);
 
 impl Health {
     /// Everything serves; and the services that say so on the public and on the admin port.
     pub(crate) async fn serving() -> (Self, [HealthServer<impl HealthService>; 2]) {
         let (public, on_public) = health_reporter();
         let (admin, on_admin) = health_reporter();
-        let health = Self([(public, PUBLIC), (admin, ALL)]);
+        let health = Self([(public, PUBLIC), (admin, ALL.len())]);
         health.set(ServingStatus::Serving).await;
         (health, [on_public, on_admin])
     }
@@ -50,7 +47,7 @@ impl Health {
         self.set(ServingStatus::NotServing).await;
         ended.cancelled().await;
         for (reporter, services) in &mut self.0 {
-            for service in *services {
+            for service in &ALL[..*services] {
                 // Ends the streams of those that watch it, which would otherwise keep their connections open.
                 reporter.clear_service_status(service).await;
             }
@@ -59,7 +56,7 @@ impl Health {
 
     async fn set(&self, status: ServingStatus) {
         for (reporter, services) in &self.0 {
-            for service in *services {
+            for service in &ALL[..*services] {
                 reporter.set_service_status(service, status).await;
             }
         }

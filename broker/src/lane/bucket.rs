@@ -200,19 +200,6 @@ mod tests {
     }
 
     #[test]
-    fn the_burst_is_used_up_when_the_next_call_must_wait() {
-        let now = Instant::now();
-        let mut bucket = Bucket::new(rate(10.0, 2), now);
-        let mut used = vec![bucket.used(now)];
-        for _ in 0..2 {
-            bucket.take(now);
-            used.push(bucket.used(now));
-        }
-        assert_eq!(used, [0.0, 0.5, 1.0]);
-        assert!(bucket.ready(now).is_err());
-    }
-
-    #[test]
     fn the_wait_of_the_nth_waiter_is_foretold() {
         let now = Instant::now();
         let mut bucket = Bucket::new(rate(10.0, 2), now);

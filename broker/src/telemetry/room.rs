@@ -46,17 +46,15 @@ impl SpanRoom {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
         if taken.is_err() {
             let before = add(&self.full, spans);
-            if !self.said.lock().is_due(SAY_AGAIN, Instant::now()) {
-                return false;
-            }
-            if spans > self.size {
+            let is_due = self.said.lock().is_due(SAY_AGAIN, Instant::now());
+            if is_due && spans > self.size {
                 tracing::warn!(
                     spans,
                     room = self.size,
                     dropped.before = before,
                     "a batch has more spans than the queue ever holds; its trace is dropped"
                 );
-            } else {
+            } else if is_due {
                 tracing::warn!(
                     spans,
                     dropped.before = before,

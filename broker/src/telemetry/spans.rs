@@ -365,7 +365,6 @@ fn new_id() -> SpanId {
     SpanId::from(fastrand::u64(1..))
 }
 
-/// The semantic conventions for generative AI want the first four.
 /// Without the tool's name where there is no such tool: a model may make up any number of them, and backends list names.
 fn call_name(call: &CallReport) -> Cow<'static, str> {
     match &call.result {
@@ -374,6 +373,7 @@ fn call_name(call: &CallReport) -> Cow<'static, str> {
     }
 }
 
+/// The semantic conventions for generative AI want the first four.
 fn call_attributes(tool: &str, id: &str, position: usize) -> Vec<KeyValue> {
     let mut attributes = Vec::with_capacity(12);
     attributes.extend([

@@ -298,6 +298,22 @@ async fn what_the_collector_rejects_is_counted_and_a_warning_is_no_loss() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_loss_that_goes_on_is_said_seldom_and_a_new_one_at_once() {
+    let mut said = Said::default();
+    assert!(said.is_loss_due() && !said.is_loss_due());
+    assert!(said.is_over() && !said.is_over());
+    assert!(said.is_loss_due() && !said.is_loss_due());
+    tokio::time::advance(SAY_AGAIN).await;
+    assert!(said.is_loss_due());
+}
+
+#[test]
+fn what_a_collector_says_is_clipped() {
+    let status = Status::internal("ü".repeat(MOST_TEXT));
+    assert_eq!(reason(&status).len(), MOST_TEXT);
+}
+
 #[test]
 fn who_is_overloaded_says_when_to_come_back_or_is_left_alone() {
     let backoff = Duration::from_millis(200);

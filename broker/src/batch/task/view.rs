@@ -106,8 +106,8 @@ impl Task {
             }
             PhaseName::Backoff => {
                 format!(
-                    "Attempt {attempt} of {attempts} failed; the next begins in {left:.1?} (retry_backoff, or what the tool \
-                     asked for)."
+                    "Attempt {} of {attempts} begins in {left:.1?} (retry_backoff, or what the tool asked for).",
+                    attempt + 1
                 )
             }
             PhaseName::Parked => {
